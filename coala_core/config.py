@@ -1,0 +1,234 @@
+"""One frozen, ranged and described configuration per stage.
+
+The same models serve the command line, YAML files, the Prefect form and the MLflow
+parameters, so a default or a range exists in one place only.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+BUILTIN_CONVERSATIONS = "builtin"
+BUILTIN_MODEL = "builtin"
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+
+
+class StageConfig(BaseModel):
+    """Base of all configurations: frozen, and closed to names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class TripletsConfig(StageConfig):
+    """Stage ``triplets``: read conversations, build (prompt, chosen, rejected)."""
+
+    conversations: str = BUILTIN_CONVERSATIONS
+    """File of conversations or ready triplets (.jsonl, .json, .parquet, also .gz), or "builtin" for the shipped set."""
+    history: Literal["full", "turn"] = "full"
+    """Prompt: every turn up to the student's turn ("full"), or that turn alone ("turn")."""
+    group_by: str = Field(default="conversation_id", min_length=1)
+    """Field whose value keeps rows together in the split; any field of the input, the conversation by default."""
+    identical_pairs: Literal["keep", "reject"] = "keep"
+    """Pairs of twice the same reply: kept, so that r replies give r - 1 pairs, or written to the rejects."""
+    max_turn_characters: int = Field(default=32_768, ge=1)
+    """A row holding a longer turn is rejected."""
+    max_turns: int = Field(default=512, ge=2)
+    """A row holding more turns is rejected."""
+
+
+class SplitConfig(StageConfig):
+    """Stage ``split``: train, validation and test by hash of the group."""
+
+    train: float = Field(default=0.7, gt=0, lt=1)
+    """Share of groups used to fit Phase I and Phase II."""
+    validation: float = Field(default=0.15, gt=0, lt=1)
+    """Share of groups used to choose the weight and the epoch; the rest is the test split."""
+    seed: Seed = 0
+    """Seed of the hash."""
+
+    @model_validator(mode="after")
+    def _leave_room_for_test(self) -> Self:
+        if self.train + self.validation >= 1:
+            raise ValueError(
+                f"`split.train + split.validation` must be below 1 so that a test split remains, "
+                f"got {self.train} + {self.validation}; lower one of them"
+            )
+        return self
+
+
+class EmbedConfig(StageConfig):
+    """Stage ``embed``: features of the responses from a frozen language model."""
+
+    model: str = Field(default=BUILTIN_MODEL, min_length=1)
+    """Causal language model: a directory, a hub name, or "builtin" for the shipped SmolLM2-135M-Instruct."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model; ignored for directories."""
+    layer: int | None = Field(default=None, ge=1)
+    """Hidden layer to read, 1 to the depth; empty means two thirds of the depth, rounded."""
+    pooling: Literal["mean", "last", "mean+last"] = "mean"
+    """How the response's own token states become one vector."""
+    max_tokens: int = Field(default=2048, ge=16)
+    """Longest sequence, or the model's window where that is shorter; the oldest turns are cut first."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the language model; features are stored as float32 either way."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the language model runs."""
+    batch_tokens: int = Field(default=4096, ge=64)
+    """Tokens in one forward pass at most, padding included."""
+    shard_rows: int = Field(default=256, ge=1)
+    """Pairs in one Parquet shard, which is the unit of resumption."""
+
+
+class SolveConfig(StageConfig):
+    """Stage ``solve``, Phase I: the convex program of eq. (4), over a path of weights."""
+
+    gates: int = Field(default=50, ge=1, le=4096)
+    """Number P of activation patterns; the network has at most 2 P neurons."""
+    probe_gates: int = Field(default=10, ge=0)
+    """How many of the gates come from a linear probe's direction, its negative and perturbations of both."""
+    path: tuple[float, ...] = (0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.0625, 0.044, 0.031, 0.022)
+    """Group-lasso weights to solve for, as shares of the smallest weight that gives the zero head."""
+    lasso_weight: float | None = Field(default=None, gt=0)
+    """One absolute group-lasso weight instead of the path (beta of eq. 4)."""
+    tolerance: float = Field(default=1e-3, gt=0, lt=1)
+    """Stop a solve when its certified relative gap falls below this."""
+    max_cone_violation: float = Field(default=1e-3, gt=0)
+    """Largest cone violation, relative to the largest pre-activation, that a converged solve may have."""
+    max_sweeps: int = Field(default=1000, ge=1)
+    """ADMM sweeps per weight at most."""
+    check_every: int = Field(default=25, ge=1)
+    """Sweeps between two computations of the certificate."""
+    relaxation: float = Field(default=1.6, ge=1, lt=2)
+    """Over-relaxation factor of ADMM; 1 means none."""
+    backend: Literal["auto", "numpy", "cupy"] = "auto"
+    """Array library of the solve; "auto" takes CuPy where it finds a device."""
+    seed: Seed = 0
+    """Seed of the random gates."""
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_a_falling_sequence_of_shares(cls, path: tuple[float, ...]) -> tuple[float, ...]:
+        falling = all(a > b for a, b in zip(path, path[1:], strict=False))
+        if not path or not falling or not all(0 < share < 1 for share in path):
+            raise ValueError(f"`solve.path` must fall strictly and stay inside (0, 1), got {path}")
+        return path
+
+    @model_validator(mode="after")
+    def _probe_gates_are_some_of_the_gates(self) -> Self:
+        if self.probe_gates > self.gates:
+            raise ValueError(
+                f"`solve.probe_gates` must not exceed `solve.gates`, got {self.probe_gates} and {self.gates}"
+            )
+        return self
+
+
+class FinetuneConfig(StageConfig):
+    """Stage ``finetune``, Phase II: the last layer by AdamW on the COALA loss."""
+
+    loss: Literal["pairwise", "pointwise"] = "pairwise"
+    """Equation (8) on pairs, or equation (9) on single responses."""
+    beta: float = Field(default=1.0, gt=0)
+    """Reward scale, beta of eq. (7) and (8)."""
+    gamma: float = Field(default=0.5, ge=0)
+    """Margin asked for, gamma of eq. (6) and (8)."""
+    ridge: float = Field(default=1e-3, ge=0)
+    """Weight of the squared norm of theta_2 in the objective, which keeps the optimum finite on separable pairs."""
+    learning_rate: float = Field(default=1e-2, gt=0)
+    """Step size of AdamW."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decoupled decay; not part of the objective whose optimum is reported."""
+    epochs: int = Field(default=400, ge=1)
+    """Passes over the training pairs."""
+    batch_size: int = Field(default=128, ge=1)
+    """Pairs (pairwise) or responses (pointwise) in one step."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch to keep: lowest validation loss (the start counts as epoch 0), or the last."""
+    seed: Seed = 0
+    """Seed of the batch order."""
+
+
+class EvaluateConfig(StageConfig):
+    """Stage ``evaluate``: accuracy, margins and baselines on the test split."""
+
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Coverage of the intervals."""
+    resamples: int = Field(default=2000, ge=100)
+    """Bootstrap resamples of whole groups."""
+    seed: Seed = 0
+    """Seed of the bootstrap."""
+
+
+class TrackingConfig(StageConfig):
+    """Where runs are recorded."""
+
+    experiment: str = Field(default="coala", min_length=1)
+    """MLflow experiment."""
+    run_name: str | None = None
+    """Name of the parent run; empty means data, model and seed."""
+
+
+class PipelineConfig(StageConfig):
+    """The whole pipeline, one section per stage."""
+
+    store: str = Field(default="data/store", min_length=1)
+    """Folder of all artifacts."""
+    triplets: TripletsConfig = TripletsConfig()
+    """Conversations in, triplets out."""
+    split: SplitConfig = SplitConfig()
+    """Train, validation, test."""
+    embed: EmbedConfig = EmbedConfig()
+    """Frozen language model features."""
+    solve: SolveConfig = SolveConfig()
+    """Phase I."""
+    finetune: FinetuneConfig = FinetuneConfig()
+    """Phase II."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Test split."""
+    tracking: TrackingConfig = TrackingConfig()
+    """MLflow."""
+
+
+def load_config(path: Path | str) -> PipelineConfig:
+    """Read a pipeline configuration from YAML.
+
+    Parameters
+    ----------
+    path : Path or str
+        YAML file with any of the sections of `PipelineConfig`; what is absent takes its default.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is not a YAML mapping, or a key or value is refused; every offence is listed.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"`{path}` must be YAML: {error}") from error
+    if content is not None and not isinstance(content, dict):
+        raise ValueError(f"`{path}` must hold a mapping of sections, got {type(content).__name__}")
+    return parse_config(content or {}, source=str(path))
+
+
+def parse_config(content: dict[str, object], source: str) -> PipelineConfig:
+    """Validate a mapping as a `PipelineConfig`, naming `source` and every offending key in one error.
+
+    Raises
+    ------
+    ValueError
+        If any key is unknown or any value out of range.
+    """
+    try:
+        return PipelineConfig.model_validate(content)
+    except ValidationError as error:
+        offences = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']} (got {e['input']!r})" for e in error.errors()
+        )
+        raise ValueError(f"`{source}` is not a valid configuration: {offences}") from error

@@ -1,0 +1,1 @@
+"""The built-in conversations and the configuration of the demo, as package data (`coala_data`)."""
