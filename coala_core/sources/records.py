@@ -1,0 +1,179 @@
+"""What a source file turns into: rows, conversations, ready pairs, and rejects that say why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+Role = Literal["system", "user", "assistant"]
+
+EXCERPT_CHARACTERS = 200
+
+
+class Fault(StrEnum):
+    """Why a row, or one pair of a row, is not used; the keys of ``rejected_by_reason``."""
+
+    LONG_LINE = "line too long"
+    NOT_UTF8 = "not UTF-8"
+    NOT_JSON = "not JSON"
+    NOT_OBJECT = "not an object"
+    UNKNOWN_LAYOUT = "unknown layout"
+    UNKNOWN_ROLE = "unknown role"
+    NOT_TEXT = "text is not a string"
+    EMPTY = "empty"
+    LONE_SURROGATE = "lone surrogate"
+    LONG_TURN = "turn too long"
+    MANY_TURNS = "too many turns"
+    SYSTEM_NOT_FIRST = "system turn not first"
+    NOT_ALTERNATING = "not alternating"
+    NO_STUDENT = "no student turn"
+    FEW_REPLIES = "fewer than two replies"
+    NO_SHARED_PROMPT = "no shared prompt"
+    NOT_ONE_RESPONSE = "not one tutor response"
+    EQUAL_RESPONSES = "chosen equals rejected"
+    NO_GROUP = "group field missing"
+    DUPLICATE_ID = "duplicate id"
+    EQUAL_REPLIES = "identical adjacent replies"
+
+
+class RowError(ValueError):
+    """A row that cannot be used; becomes a `Reject`, never reaches the caller of a stage.
+
+    Parameters
+    ----------
+    fault : Fault
+        The kind of fault, which the report counts.
+    detail : str
+        The fault in this row, in words.
+    """
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = fault
+
+
+class Turn(NamedTuple):
+    """One turn: a role (``user`` is the student, ``assistant`` the tutor) and its text, verbatim."""
+
+    role: Role
+    text: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One JSON object of a file, with its 1-based line (JSON lines) or item (JSON, Parquet) number."""
+
+    number: int
+    content: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A checked dialogue: turns alternate, at least two tutor replies follow student turns.
+
+    Attributes
+    ----------
+    conversation_id : str
+        From the row, or a digest of the turns.
+    group : str
+        What the split keeps together.
+    turns : tuple of Turn
+        An optional system turn first, then student and tutor in alternation, either starting.
+    fields : mapping
+        The row's other scalar fields.
+    row : int
+        1-based row number in the file.
+    layout : str
+        Name of the layout the row was read in.
+    """
+
+    conversation_id: str
+    group: str
+    turns: tuple[Turn, ...]
+    fields: Mapping[str, object]
+    row: int
+    layout: str
+
+    @property
+    def key(self) -> str:
+        """What must be unique in a file: the conversation."""
+        return self.conversation_id
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A ready pair: a checked prompt that ends with the student, and two different tutor responses.
+
+    Attributes
+    ----------
+    pair_id : str
+        From the row, or the conversation's id with ``#1``.
+    prompt : tuple of Turn
+        Checked like the turns of a `Conversation`.
+    chosen, rejected : str
+        The two responses, verbatim; they differ by more than surrounding whitespace.
+    conversation_id, group, fields, row, layout
+        As in `Conversation`.
+    """
+
+    conversation_id: str
+    group: str
+    pair_id: str
+    prompt: tuple[Turn, ...]
+    chosen: str
+    rejected: str
+    fields: Mapping[str, object]
+    row: int
+    layout: str
+
+    @property
+    def key(self) -> str:
+        """What must be unique in a file: the pair where the row names it, else the conversation."""
+        named = self.fields.get("pair_id") is not None
+        return self.pair_id if named else self.conversation_id
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row, or one pair of a row, that was not used.
+
+    Attributes
+    ----------
+    source : str
+        Name of the file.
+    row : int
+        1-based row number.
+    fault : Fault
+        The kind of fault.
+    reason : str
+        The fault in this row, in words.
+    excerpt : str
+        The start of the row, at most 200 characters, always valid Unicode.
+    pair_only : bool
+        Whether one pair was refused and the row was otherwise used.
+    """
+
+    source: str
+    row: int
+    fault: Fault
+    reason: str
+    excerpt: str
+    pair_only: bool = False
+
+
+def excerpt_of(content: object) -> str:
+    """Return the start of a row as printable text, at most 200 characters.
+
+    Parameters
+    ----------
+    content : object
+        Raw bytes of a line, or a parsed row.
+    """
+    if isinstance(content, bytes):
+        text = content[: 4 * EXCERPT_CHARACTERS].decode("utf-8", errors="replace")
+    else:
+        text = json.dumps(content, ensure_ascii=False, default=str)
+    return text.encode("utf-8", errors="replace").decode("utf-8")[:EXCERPT_CHARACTERS]

@@ -1,0 +1,107 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coala_core.config import TripletsConfig
+from coala_core.sources import Fault, RowError, Turn
+from coala_core.sources.preferences import parse_preference, split_shared_prompt
+
+LIMITS = TripletsConfig(identical_pairs="reject")
+ASK = {"role": "user", "content": "Why is the sky blue?"}
+GOOD = {"role": "assistant", "content": "Air scatters short waves most."}
+BAD = {"role": "assistant", "content": "It mirrors the sea."}
+RULES = {"role": "system", "content": "Be brief."}
+EXPECTED = ((Turn("user", ASK["content"]),), GOOD["content"], BAD["content"])
+
+
+@pytest.mark.parametrize(
+    ("layout", "row"),
+    [
+        ("standard explicit", {"prompt": ASK["content"], "chosen": GOOD["content"], "rejected": BAD["content"]}),
+        ("conversational explicit", {"prompt": [ASK], "chosen": [GOOD], "rejected": [BAD]}),
+        ("conversational explicit", {"prompt": ASK["content"], "chosen": [GOOD], "rejected": [BAD]}),
+        ("conversational implicit", {"chosen": [ASK, GOOD], "rejected": [ASK, BAD]}),
+        ("conversational implicit", {"prompt": "any", "chosen": [ASK, GOOD], "rejected": [ASK, BAD]}),
+    ],
+)
+def test_one_pair_reads_alike_in_every_layout(layout, row):
+    pair = parse_preference(row, LIMITS)
+    assert pair.layout == f"preference, {layout}"
+    assert pair[1:] == EXPECTED
+
+
+def test_standard_implicit_takes_the_shared_beginning_as_prompt():
+    row = {"chosen": "Q: two plus two?\nA: four, of course", "rejected": "Q: two plus two?\nA: five"}
+    pair = parse_preference(row, LIMITS)
+    # both go on with "f", so the longest common prefix ends inside a word and is cut back to the space
+    assert pair == (
+        "preference, standard implicit",
+        (Turn("user", "Q: two plus two?\nA: "),),
+        "four, of course",
+        "five",
+    )
+
+
+def test_a_prompt_may_hold_system_and_earlier_turns():
+    later = {"role": "user", "content": "And at dusk?"}
+    pair = parse_preference(
+        {"chosen": [RULES, ASK, GOOD, later, BAD], "rejected": [RULES, ASK, GOOD, later, GOOD]}, LIMITS
+    )
+    assert [turn.role for turn in pair.prompt] == ["system", "user", "assistant", "user"]
+    assert (pair.chosen, pair.rejected) == (BAD["content"], GOOD["content"])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "prompt"),
+    [
+        ("What now? Go home", "What now? Go", "What now? "),  # the shorter is a prefix: neither response may be empty
+        ("天空为何是蓝的？散射。", "天空为何是蓝的？海。", "天空为何是蓝的？"),
+        ("Say so:\nno\n", "Say so:\nyes\n", "Say so:\n"),
+    ],
+)
+def test_the_prompt_ends_at_a_word(chosen, rejected, prompt):
+    assert split_shared_prompt(chosen, rejected) == (prompt, chosen[len(prompt) :], rejected[len(prompt) :])
+
+
+texts = st.text(alphabet="ab \n。", max_size=12)
+
+
+@given(texts, texts, texts)
+def test_splitting_loses_nothing_and_keeps_words_whole(prompt, one, other):
+    chosen, rejected = prompt + one, prompt + other
+    try:
+        shared, ours, theirs = split_shared_prompt(chosen, rejected)
+    except RowError as error:
+        assert error.fault in (Fault.EQUAL_RESPONSES, Fault.NO_SHARED_PROMPT)
+        return
+    assert (shared + ours, shared + theirs) == (chosen, rejected)
+    assert shared.strip() and ours.strip() and theirs.strip()
+    assert shared[-1].isspace() or shared[-1] == "。"
+
+
+@pytest.mark.parametrize(
+    ("row", "fault", "message"),
+    [
+        ({"prompt": "p", "chosen": "same ", "rejected": " same"}, Fault.EQUAL_RESPONSES, "the same response"),
+        ({"chosen": "p a", "rejected": "p a"}, Fault.EQUAL_RESPONSES, "the same text"),
+        ({"chosen": [ASK, GOOD], "rejected": [ASK, GOOD]}, Fault.EQUAL_RESPONSES, "the same messages"),
+        ({"chosen": "yes", "rejected": "no"}, Fault.NO_SHARED_PROMPT, "there is no `prompt`"),
+        ({"chosen": [GOOD], "rejected": [BAD]}, Fault.NO_SHARED_PROMPT, "do not begin with the same messages"),
+        ({"prompt": "p", "chosen": "a", "rejected": [BAD]}, Fault.UNKNOWN_LAYOUT, "must both be .* got str and list"),
+        ({"prompt": 5, "chosen": "a", "rejected": "b"}, Fault.UNKNOWN_LAYOUT, "`prompt` is a int, not a list"),
+        ({"prompt": "p", "chosen": None, "rejected": "b"}, Fault.UNKNOWN_LAYOUT, "got NoneType and str"),
+        ({"prompt": "p", "chosen": "", "rejected": "b"}, Fault.EMPTY, "`chosen` is empty"),
+        ({"prompt": " ", "chosen": "a", "rejected": "b"}, Fault.EMPTY, "`prompt` is empty"),
+        ({"prompt": [ASK], "chosen": [], "rejected": [BAD]}, Fault.EMPTY, "`chosen` holds no turns"),
+        ({"prompt": [ASK], "chosen": [ASK], "rejected": [BAD]}, Fault.NOT_ONE_RESPONSE, "`chosen` .* got user"),
+        ({"prompt": [ASK], "chosen": [GOOD], "rejected": [BAD, ASK]}, Fault.NOT_ONE_RESPONSE, "got assistant, user"),
+        ({"chosen": [ASK, GOOD], "rejected": [ASK]}, Fault.NOT_ONE_RESPONSE, "`rejected` .* got none"),
+        ({"prompt": [RULES], "chosen": [GOOD], "rejected": [BAD]}, Fault.NO_STUDENT, "no turn is the student's"),
+        ({"prompt": [ASK, GOOD], "chosen": [GOOD], "rejected": [BAD]}, Fault.NOT_ALTERNATING, "turns 2 and 3"),
+        ({"prompt": [ASK, RULES], "chosen": [GOOD], "rejected": [BAD]}, Fault.SYSTEM_NOT_FIRST, "turn 2"),
+    ],
+)
+def test_what_is_no_pair_is_refused(row, fault, message):
+    with pytest.raises(RowError, match=message) as caught:
+        parse_preference(row, LIMITS)
+    assert caught.value.fault is fault
