@@ -1,0 +1,76 @@
+"""Features, split and lengths joined by pair id, and the rows that Phase I fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from coala_core.embed import read_features
+from coala_core.pairs import PairFeatures
+from coala_core.splits import SPLITS, Split, check_leakage
+
+
+def read_pairs(embed: Path, split: Path, triplets: Path) -> dict[Split, PairFeatures]:
+    """Join the three artifacts by pair id, one `PairFeatures` a split.
+
+    Parameters
+    ----------
+    embed, split, triplets : Path
+        Folders of the artifacts; the split's own triplets are the ones to give.
+
+    Raises
+    ------
+    ValueError
+        If the embeddings and the split do not hold the same pairs, or the split leaks.
+    """
+    pair_ids, chosen, rejected = read_features(embed)
+    table = pq.read_table(split / "split.parquet")
+    check_leakage(table)
+    home = dict(zip(table["pair_id"].to_pylist(), table["split"].to_pylist(), strict=True))
+    group = dict(zip(table["pair_id"].to_pylist(), table["group"].to_pylist(), strict=True))
+    _require_same_pairs(set(pair_ids), set(home))
+    lengths = _response_lengths(triplets / "triplets.parquet")
+    pairs = {}
+    for name in SPLITS:
+        rows = [row for row, pair in enumerate(pair_ids) if home[pair] == name]
+        ids = [pair_ids[row] for row in rows]
+        pairs[name] = PairFeatures(
+            pair_ids=ids,
+            groups=[group[pair] for pair in ids],
+            chosen=chosen[rows],
+            rejected=rejected[rows],
+            chosen_length=np.array([lengths[pair][0] for pair in ids], dtype=np.int64),
+            rejected_length=np.array([lengths[pair][1] for pair in ids], dtype=np.int64),
+        )
+    return pairs
+
+
+def stack_rows(pairs: PairFeatures) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Rows and labels of Phase I: every chosen response with +1, every rejected one with -1.
+
+    Returns
+    -------
+    features : (2 n, d) float32
+    labels : (2 n,) float32
+    """
+    ordered = pairs.sorted_by_id()
+    features = np.concatenate([ordered.chosen, ordered.rejected])
+    labels = np.repeat(np.array([1, -1], dtype=np.float32), len(ordered))
+    return features, labels
+
+
+def _require_same_pairs(embedded: set[str], split: set[str]) -> None:
+    if embedded != split:
+        example = sorted(embedded ^ split)[0]
+        raise ValueError(
+            f"`solve` needs embeddings and split of the same pairs, got {len(embedded)} and {len(split)} pairs that "
+            f"differ in {len(embedded ^ split)}, such as {example!r}; run both stages on one triplets artifact"
+        )
+
+
+def _response_lengths(path: Path) -> dict[str, tuple[int, int]]:
+    rows = pq.read_table(path, columns=["pair_id", "chosen", "rejected"]).to_pylist()
+    return {row["pair_id"]: (len(row["chosen"][-1]["content"]), len(row["rejected"][-1]["content"])) for row in rows}

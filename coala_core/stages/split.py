@@ -1,0 +1,52 @@
+"""Stage ``split``: every group to train, validation or test."""
+
+from __future__ import annotations
+
+import pyarrow.parquet as pq
+
+from coala_core.config import SplitConfig
+from coala_core.progress import Progress, silent
+from coala_core.splits import split_table
+from coala_core.stages.base import Plan, by_content, produce
+from coala_core.stages.triplets import TRIPLETS
+from coala_core.storage import Artifact, Store, Workspace
+
+STAGE = "split"
+REVISION = 1
+SPLIT = "split.parquet"
+
+
+def plan(store: Store, config: SplitConfig, triplets: Artifact) -> Plan:
+    """Key of the split: the triplets, the shares and the seed."""
+    inputs = {"triplets": triplets}
+    return Plan(STAGE, REVISION, config.model_dump(), inputs, {**config.model_dump(), **by_content(inputs)})
+
+
+def run(store: Store, config: SplitConfig, triplets: Artifact, progress: Progress = silent) -> Artifact:
+    """Assign whole groups to the splits, and prove that none straddles.
+
+    Parameters
+    ----------
+    store : Store
+        Where the artifact goes, and where an equal one is looked for.
+    config : SplitConfig
+        Shares and seed.
+    triplets : Artifact
+        Of the stage ``triplets``.
+    progress : Progress
+        Told pairs assigned.
+
+    Raises
+    ------
+    ValueError
+        If a split would be empty.
+    """
+
+    def compute(workspace: Workspace) -> None:
+        workspace.clear()
+        result = split_table(pq.read_table(triplets.path / TRIPLETS), config)
+        workspace.write(SPLIT, lambda path: pq.write_table(result.table, path, compression="zstd"))
+        workspace.report = dict(result.report)
+        progress(result.table.num_rows, result.table.num_rows, "pairs")
+
+    return produce(store, plan(store, config, triplets), compute)
