@@ -1,0 +1,1 @@
+"""Flows: the pipeline as Prefect runs it, and the command line."""

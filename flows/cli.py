@@ -1,0 +1,271 @@
+"""The command line: `coala run` for the whole flow, a command for each stage, `coala doctor`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import yaml
+from cyclopts import App, Parameter
+
+from coala_core import __version__
+from coala_core.config import PipelineConfig, load_config, parse_config
+from coala_core.storage import Artifact, Damaged, Store, open_artifact
+
+app = App(name="coala", version=__version__, help="Conversations in, a certified convex preference head out.")
+
+ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"], help="YAML with any of the sections.")]
+Settings = Annotated[
+    tuple[str, ...],
+    Parameter(name=["--set", "-s"], negative="", help="SECTION.NAME=VALUE, any setting, as often as needed."),
+]
+StoreFolder = Annotated[str | None, Parameter(name="--store", help="Folder of all artifacts.")]
+Folder = Annotated[Path, Parameter(help="Folder that the stage before printed.")]
+
+
+def configure(config: Path | None, settings: Sequence[str], **named: object) -> PipelineConfig:
+    """Merge YAML, named options and `--set`, later ones first in rank, into one checked configuration.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown, a value out of range, or a `--set` not of the form SECTION.NAME=VALUE.
+    """
+    content = load_config(config).model_dump(exclude_unset=True) if config else {}
+    for name, value in named.items():
+        if value is not None:
+            _place(content, name.replace("__", "."), value)
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise ValueError(f"`--set` must be SECTION.NAME=VALUE, got {setting!r}; for example --set solve.gates=20")
+        _place(content, name, yaml.safe_load(value))
+    return parse_config(content, source="the command line" if config is None else str(config))
+
+
+def _place(content: dict[str, Any], name: str, value: object) -> None:
+    *sections, last = name.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+    content[last] = value
+
+
+@app.command
+def run(
+    *,
+    config: ConfigFile = None,
+    conversations: str | None = None,
+    model: str | None = None,
+    group_by: str | None = None,
+    seed: int | None = None,
+    store: StoreFolder = None,
+    settings: Settings = (),
+) -> None:
+    """Run the whole pipeline as a Prefect flow, with or without a Prefect server.
+
+    Parameters
+    ----------
+    config
+        YAML with any of the sections.
+    conversations
+        File of conversations or ready triplets, or "builtin".
+    model
+        Folder or hub name of a causal language model, or "builtin".
+    group_by
+        Field whose value keeps rows together in the split.
+    seed
+        Seed of the split.
+    store
+        Folder of all artifacts.
+    settings
+        SECTION.NAME=VALUE, any setting, as often as needed.
+    """
+    checked = configure(
+        config,
+        settings,
+        triplets__conversations=conversations,
+        triplets__group_by=group_by,
+        embed__model=model,
+        split__seed=seed,
+        store=store,
+    )
+    from flows.console import show_summary
+    from flows.pipeline import coala_pipeline
+
+    show_summary(coala_pipeline(checked))
+
+
+@app.command
+def triplets(
+    *,
+    conversations: str | None = None,
+    group_by: str | None = None,
+    config: ConfigFile = None,
+    store: StoreFolder = None,
+    settings: Settings = (),
+) -> None:
+    """Build triplets from conversations, and print their folder."""
+    from coala_core.stages import triplets as stage
+
+    named = {"triplets__conversations": conversations, "triplets__group_by": group_by, "store": store}
+    _run_stage(stage, configure(config, settings, **named))
+
+
+@app.command
+def split(
+    triplets: Folder,
+    *,
+    seed: int | None = None,
+    config: ConfigFile = None,
+    store: StoreFolder = None,
+    settings: Settings = (),
+) -> None:
+    """Split triplets into train, validation and test, and print the folder."""
+    from coala_core.stages import split as stage
+
+    checked = configure(config, settings, split__seed=seed, store=store)
+    _run_stage(stage, checked, open_artifact(triplets, "triplets"))
+
+
+@app.command
+def embed(
+    triplets: Folder,
+    *,
+    model: str | None = None,
+    config: ConfigFile = None,
+    store: StoreFolder = None,
+    settings: Settings = (),
+) -> None:
+    """Embed the responses of triplets, and print the folder."""
+    from coala_core.stages import embed as stage
+
+    checked = configure(config, settings, embed__model=model, store=store)
+    _run_stage(stage, checked, open_artifact(triplets, "triplets"))
+
+
+@app.command
+def solve(
+    embed: Folder,
+    split: Folder,
+    *,
+    config: ConfigFile = None,
+    store: StoreFolder = None,
+    settings: Settings = (),
+) -> None:
+    """Fit the convex head (Phase I) on embeddings and a split, and print the folder."""
+    from coala_core.stages import solve as stage
+
+    checked = configure(config, settings, store=store)
+    _run_stage(stage, checked, open_artifact(embed, "embed"), open_artifact(split, "split"))
+
+
+@app.command
+def finetune(
+    solve: Folder,
+    *,
+    config: ConfigFile = None,
+    store: StoreFolder = None,
+    settings: Settings = (),
+) -> None:
+    """Tune the last layer (Phase II), and print the folder."""
+    from coala_core.stages import finetune as stage
+
+    checked = configure(config, settings, store=store)
+    _run_stage(stage, checked, open_artifact(solve, "solve"))
+
+
+@app.command
+def evaluate(
+    finetune: Folder,
+    *,
+    config: ConfigFile = None,
+    store: StoreFolder = None,
+    settings: Settings = (),
+) -> None:
+    """Evaluate a tuned head on the test split, and print the folder."""
+    from coala_core.stages import evaluate as stage
+
+    checked = configure(config, settings, store=store)
+    _run_stage(stage, checked, open_artifact(finetune, "finetune"))
+
+
+@app.command
+def doctor(*, model: str = "builtin", store: StoreFolder = None) -> int:
+    """Check versions, GPU, language model, servers and disk, and say what to do about each; exit 1 on a problem."""
+    from flows.console import show_checks
+    from tasks.doctor import diagnose
+
+    checks = diagnose(Path(store or PipelineConfig().store), model)
+    show_checks(checks)
+    return int(any(check.status == "problem" for check in checks))
+
+
+@app.command
+def replay(*, store: StoreFolder = None, uri: str | None = None) -> int:
+    """Deliver tracking records that MLflow could not take during runs; exit 1 if any still wait.
+
+    Parameters
+    ----------
+    store
+        Folder of all artifacts.
+    uri
+        MLflow address that takes every waiting run whole; each run's own address if absent.
+    """
+    from flows.console import err, out
+    from tasks.tracking import replay as deliver
+
+    report = deliver(Store(store or PipelineConfig().store).root, uri)
+    out.print(f"{len(report.delivered)} runs delivered, {len(report.pending)} still waiting.", markup=False)
+    for name, reason in report.pending.items():
+        err.print(f"{name}: {reason}", markup=False)
+    for refusal in report.refused:
+        err.print(refusal, markup=False)
+    return int(bool(report.pending))
+
+
+def _run_stage(stage: ModuleType, config: PipelineConfig, *inputs: Artifact) -> None:
+    from flows.console import progress_bar, show_artifact
+
+    with progress_bar(stage.STAGE) as progress:
+        artifact = stage.run(Store(config.store), getattr(config, stage.STAGE), *inputs, progress=progress)
+    show_artifact(artifact)
+
+
+def quiet_environment() -> None:
+    """Turn telemetry off, and give a temporary Prefect server time to start, unless the user has decided."""
+    defaults = {
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # The default of 20 s is too short for a slow disk or two busy cores.
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "coala",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; a refused input is one sentence on standard error and exit status 2.
+
+    Returns
+    -------
+    int
+        0, or what the command returns; 2 for refused input.
+    """
+    quiet_environment()
+    try:
+        result = app(arguments, result_action="return_value")
+    except (ValueError, FileNotFoundError, IsADirectoryError, ModuleNotFoundError, Damaged) as error:
+        sys.stderr.write(f"coala: {error}\n")
+        return 2
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

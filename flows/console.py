@@ -1,0 +1,118 @@
+"""What the terminal shows: progress bars, the result table, and the commands to look further."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from coala_core.progress import Progress as Listener
+from coala_core.storage import Artifact
+from tasks.doctor import Check
+from tasks.records import RunSummary
+from tasks.report import result_rows, stage_rows
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_COLOURS = {"ok": "green", "note": "cyan", "problem": "red"}
+
+
+@contextmanager
+def progress_bar(stage: str) -> Iterator[Listener]:
+    """Give a listener that draws a bar on a terminal; where there is none, nothing is drawn."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        row = bar.add_task(stage, total=None)
+
+        def listen(done: int, total: int, what: str) -> None:
+            bar.update(row, completed=done, total=total, description=f"{stage}, {what}")
+
+        yield listen
+
+
+def show_artifact(artifact: Artifact) -> None:
+    """Print a stage's report and the folder to give to the next stage."""
+    table = Table(title=f"{artifact.stage} {artifact.key[:8]}", title_justify="left", show_header=False, box=None)
+    for name, value in artifact.report.items():
+        table.add_row(name, _plain(value))
+    err.print(table)
+    out.print(str(artifact.path), markup=False)
+
+
+def show_summary(summary: RunSummary) -> None:
+    """Print the one table of a run, and the two commands that open it in Prefect and MLflow."""
+    table = Table(title=summary.name, title_justify="left", header_style="bold")
+    table.add_column("result")
+    table.add_column("value")
+    for name, value in result_rows(summary):
+        table.add_row(name, _plain(value))
+    table.add_section()
+    for row in stage_rows(summary):
+        table.add_row(f"seconds, {row['stage']}", row["seconds"])
+    out.print(table)
+    out.print("Results:", markup=False)
+    out.print(f"  {summary.stages['evaluate'].path}", markup=False)
+    out.print("Open what this run did:", markup=False)
+    out.print(f"  {prefect_command()}", markup=False)
+    out.print(f"  {mlflow_command(summary)}", markup=False)
+    if summary.pending:
+        out.print(f"{summary.pending} tracking records wait for MLflow; `coala replay` delivers them.", markup=False)
+
+
+def prefect_command() -> str:
+    """Give the command, or the address, that shows the flow run in the Prefect UI."""
+    if api := os.environ.get("PREFECT_API_URL"):
+        return f"Prefect: {api.removesuffix('/api')}"
+    home = os.environ.get("PREFECT_HOME")
+    setting = f"PREFECT_HOME={shlex.quote(home)} " if home else ""
+    return f"{setting}{_program('prefect')} server start    # then http://127.0.0.1:4200/runs"
+
+
+def mlflow_command(summary: RunSummary) -> str:
+    """Give the command, or the address, that shows the run in the MLflow UI."""
+    if summary.tracking_url:
+        return f"MLflow: {summary.tracking_url}"
+    uri = shlex.quote(summary.tracking_uri)
+    setting = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false "
+    return f"{setting}{_program('mlflow')} ui --backend-store-uri {uri}    # then http://127.0.0.1:5000"
+
+
+def show_checks(checks: list[Check]) -> None:
+    """Print the doctor's findings, problems with what to do about them."""
+    table = Table(title="coala doctor", title_justify="left", header_style="bold")
+    for column in ("check", "", "finding", "what to do"):
+        table.add_column(column, overflow="fold")
+    for check in checks:
+        colour = _COLOURS[check.status]
+        table.add_row(check.name, f"[{colour}]{check.status}[/{colour}]", _plain(check.finding), _plain(check.remedy))
+    Console(highlight=False).print(table)
+
+
+def _program(name: str) -> str:
+    """Path of a program of this environment, short where it lies below the working directory."""
+    import sys
+
+    path = Path(sys.executable).parent / name
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _plain(value: object) -> str:
+    """Text without markup: square brackets in data are no commands to rich."""
+    from rich.markup import escape
+
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return escape(str(value))

@@ -1,0 +1,172 @@
+"""What a run leaves for people: MLflow runs, Prefect artifacts, and a summary.
+
+Everything recorded is read from the stages' artifacts, so a stage that was reused is recorded like
+one that was computed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from coala_core.config import PipelineConfig
+from coala_core.storage import TIMING, Artifact, Store, dump_json
+from tasks.provenance import environment_tags
+from tasks.tracker import Tracker
+
+logger = logging.getLogger("coala.records")
+
+_STEPS = {"solve": "sweep", "finetune": "epoch"}
+_DATASETS = {"triplets": "conversations", "split": "split", "embed": "features"}
+_FILES = ("head.safetensors", "head.json", "path.json", "evaluation.json", "rejects.jsonl")
+
+
+class StageRecord(BaseModel):
+    """One stage of a run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    stage: str
+    """Its word."""
+    path: Path
+    """Folder of its artifact."""
+    sha256: str
+    """Digest of its manifest."""
+    seconds: float
+    """Wall-clock seconds of computing it; 0 if it was reused."""
+    reused: bool
+    """Whether an earlier run had computed it."""
+    report: dict[str, Any]
+    """What the stage says about its output."""
+
+
+class RunSummary(BaseModel):
+    """A finished pipeline run."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    """Data, model and seed."""
+    stages: dict[str, StageRecord]
+    """By stage, in order."""
+    tracking_uri: str
+    """Where MLflow has it."""
+    tracking_url: str | None
+    """Page of the MLflow run, where there is a server."""
+    pending: int
+    """Tracking events that MLflow has not got yet."""
+
+
+class RunRecord:
+    """Collects the stages of a run as they finish, and hands them to the tracker."""
+
+    def __init__(self, tracker: Tracker, name: str, config: PipelineConfig) -> None:
+        self.tracker = tracker
+        self.name = name
+        self.config = config
+        self.started = time.time()
+        self.stages: dict[str, StageRecord] = {}
+
+    def add(self, artifact: Artifact) -> Artifact:
+        """Record a finished stage as a child run, and pass its artifact on."""
+        finished_at = json.loads((artifact.path / TIMING).read_text())["finished_at"]
+        reused = finished_at < self.started
+        record = StageRecord(
+            stage=artifact.stage,
+            path=artifact.path,
+            sha256=artifact.sha256,
+            seconds=0.0 if reused else artifact.seconds,
+            reused=reused,
+            report=artifact.report,
+        )
+        self.stages[artifact.stage] = record
+        self._log(artifact, record)
+        return artifact
+
+    def _log(self, artifact: Artifact, record: StageRecord) -> None:
+        stage = artifact.stage
+        history = artifact.path / "history.json"
+        self.tracker.log_stage(
+            stage,
+            key=artifact.key,
+            params=artifact.manifest["config"],
+            report_metrics=numbers(record.report) | {"seconds": artifact.seconds},
+            history=json.loads(history.read_text()) if history.exists() else (),
+            step=_STEPS.get(stage, "step"),
+            datasets=[(_DATASETS[stage], artifact.sha256[:36], stage)] if stage in _DATASETS else (),
+            files=recorded_files(artifact),
+            tags={"coala.sha256": artifact.sha256, "coala.reused": str(record.reused).lower()},
+            started=time.time() - record.seconds,
+        )
+
+    def summary(self) -> RunSummary:
+        """State the finished run."""
+        return RunSummary(
+            name=self.name,
+            stages=self.stages,
+            tracking_uri=self.tracker.uri,
+            tracking_url=self.tracker.url,
+            pending=self.tracker.pending,
+        )
+
+
+@contextmanager
+def recorded_run(config: PipelineConfig, name: str, tags: Mapping[str, str]) -> Iterator[RunRecord]:
+    """Open the parent run and close it as it ends: FINISHED, FAILED, or KILLED by a signal or a cancellation."""
+    store = Store(config.store)
+    store.root.mkdir(parents=True, exist_ok=True)
+    tracker = Tracker.open(store.root, config.tracking, name, environment_tags() | dict(tags))
+    record = RunRecord(tracker, name, config)
+    try:
+        yield record
+        _log_parent(record)
+    except Exception:
+        tracker.close("FAILED")
+        raise
+    except BaseException:
+        tracker.close("KILLED")
+        raise
+    tracker.close("FINISHED")
+
+
+def _log_parent(record: RunRecord) -> None:
+    """Put what one compares runs by, and the files one looks for, on the parent run."""
+    folder = Store(record.config.store).root / "tracking" / record.tracker.run_id
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "config.json"
+    config.write_text(dump_json(record.config.model_dump(mode="json")), encoding="utf-8")
+    finetune, evaluate = (record.stages[stage] for stage in ("finetune", "evaluate"))
+    record.tracker.log_parent(
+        params=record.config.model_dump(mode="json"),
+        metrics=numbers(evaluate.report) | {"gap": float(record.stages["solve"].report["gap"])},
+        files=[config, finetune.path / "head.safetensors", finetune.path / "head.json"],
+        tags={f"coala.{stage}": entry.sha256 for stage, entry in record.stages.items()},
+    )
+
+
+def recorded_files(artifact: Artifact) -> list[Path]:
+    """Files of an artifact that are worth a place in MLflow: heads, reports and pictures, no data."""
+    files = [artifact.path / name for name in artifact.manifest["files"]]
+    return [path for path in files if path.name in _FILES or path.suffix == ".png"]
+
+
+def numbers(report: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """Numbers of a nested report under dotted names; text, lists and None are left out.
+
+    >>> numbers({"a": 1, "b": {"c": 0.5, "d": "x"}, "e": [1, 2]})
+    {'a': 1.0, 'b.c': 0.5}
+    """
+    found: dict[str, float] = {}
+    for name, value in report.items():
+        if isinstance(value, Mapping):
+            found |= numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found[f"{prefix}{name}"] = float(value)
+    return found

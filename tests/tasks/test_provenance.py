@@ -1,0 +1,34 @@
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from tasks.provenance import _git_revision, environment_tags
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@example.org", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_versions_are_those_of_this_environment_and_nothing_leaks(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "open-sesame")
+    tags = environment_tags()
+    assert tags["version.python"] == ".".join(map(str, sys.version_info[:3]))
+    assert tags["version.numpy"] == metadata.version("numpy")
+    assert "open-sesame" not in str(tags)
+    assert all(isinstance(value, str) and len(value) <= 8000 for value in tags.values())
+
+
+def test_revision_of_a_checkout_is_its_commit_and_says_when_files_differ(tmp_path):
+    file = tmp_path / "code.py"
+    file.write_text("one")
+    assert _git_revision(file) is None  # no checkout
+    git(tmp_path, "init")
+    assert _git_revision(file) is None  # a checkout that does not track the file
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert _git_revision(file) == commit
+    file.write_text("two")
+    assert _git_revision(file) == commit + "-dirty"
