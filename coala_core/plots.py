@@ -86,8 +86,8 @@ def plot_residuals(history: Sequence[Row], path: Path) -> None:
     ----------
     history : sequence of rows
         With ``sweep``, ``primal_residual``, ``dual_residual``, ``gap`` and ``cone_violation``,
-        none below zero. The axis is logarithmic: a zero is drawn as a hollow mark on the
-        floor, and what is absent, negative or not finite is left out.
+        none below zero but the gap, whose size is drawn. The axis is logarithmic: a zero is drawn as a hollow
+        mark on the floor, and what is absent, negative or not finite is left out.
     path : Path
         PNG to write.
     """
@@ -100,6 +100,7 @@ def plot_residuals(history: Sequence[Row], path: Path) -> None:
     figure = Figure(figsize=SIZE)
     axes = figure.subplots()
     columns = {name: _column(history, name) for name in curves}
+    columns["gap"] = np.abs(columns["gap"])  # below zero where the cones are violated
     positive = np.concatenate([*columns.values(), np.empty(0)])
     positive = positive[np.isfinite(positive) & (positive > 0)]
     floor = positive.min() / 3 if positive.size else 1e-3
@@ -136,7 +137,7 @@ def plot_path(rows: Sequence[Row], path: Path, chosen: float | None = None) -> N
     figure = Figure(figsize=(SIZE[0], 6.6))
     accuracy, neurons, gap = figure.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
     rows = sorted((row for row in rows if row["lasso_weight"] > 0), key=lambda row: float(row["lasso_weight"]))
-    weights, gaps = _column(rows, "lasso_weight"), _column(rows, "gap")
+    weights, gaps = _column(rows, "lasso_weight"), np.abs(_column(rows, "gap"))
     accuracy.plot(weights, _column(rows, "train_accuracy"), "o--", color=BLUE, label="train")
     accuracy.plot(weights, _column(rows, "validation_accuracy"), "o-", color=RED, label="validation")
     neurons.plot(weights, _column(rows, "neurons"), "o-", color=GREEN)

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
 
 from coala_core.backend import to_numpy
 from coala_core.config import SolveConfig
-from coala_core.cvxnn.admm import balanced_penalty, cone_scale_squared, shrink_columns, solve
+from coala_core.cvxnn.admm import balanced_penalty, cone_scale_squared, solve
 from coala_core.cvxnn.linear import DualDirect, PrimalDirect
 from coala_core.cvxnn.outcome import Status
 from coala_core.cvxnn.problem import convex_problem
@@ -16,24 +15,6 @@ from tests.dense import optimum, zero_weight
 from tests.problems import random_problem
 
 TIGHT = SolveConfig(tolerance=1e-5, max_cone_violation=1e-5, max_sweeps=20_000)
-
-
-def test_shrink_columns_scales_long_and_drops_short():
-    # Norms 5 and 0.5; threshold 1 leaves 4/5 of the first column and nothing of the second.
-    z = np.array([[[3.0, 0.3], [4.0, 0.4]]] * 2)
-    assert_allclose(shrink_columns(z, 1.0)[0], [[2.4, 0.0], [3.2, 0.0]])
-    assert_allclose(shrink_columns(z, 0.0), z)
-
-
-def test_shrink_columns_is_the_proximal_map():
-    rng = np.random.default_rng(0)
-    z = rng.standard_normal((2, 3, 4))
-    best = shrink_columns(z, 0.8)
-
-    def value(v):
-        return 0.5 * ((v - z) ** 2).sum() + 0.8 * np.linalg.norm(v, axis=1).sum()
-
-    assert all(value(best) <= value(best + 0.1 * rng.standard_normal(z.shape)) for _ in range(50))
 
 
 def test_penalty_follows_the_residuals_within_limits():

@@ -69,8 +69,8 @@ def test_rows_and_scale_of_features_do_not_matter():
     order = np.random.default_rng(1).permutation(len(LABELS))
     shuffled = fit_head(FEATURES[order], LABELS[order], CONFIG, gates=gates, lasso_weight=2.0)
     scaled = fit_head(FEATURES * 8.0 + 16.0, LABELS, CONFIG, gates=gates, lasso_weight=2.0)
-    assert_allclose(shuffled.head.score(FEATURES), base.head.score(FEATURES), atol=2e-5)
-    assert_allclose(scaled.head.score(FEATURES * 8.0 + 16.0), base.head.score(FEATURES), atol=2e-5)
+    assert_allclose(shuffled.head.score(FEATURES), base.head.score(FEATURES), atol=1e-4)
+    assert_allclose(scaled.head.score(FEATURES * 8.0 + 16.0), base.head.score(FEATURES), atol=1e-4)
 
 
 def test_same_seed_same_bytes(path):

@@ -1,0 +1,33 @@
+"""Phase I: the convex program of eq. (4) and the two-layer head that it yields.
+
+``problem``      operators F and G        ``gates``    activation patterns
+``linear``       u-update                 ``admm``     Algorithm 2, sped up by ``anderson``
+``certificate``  bounds on the optimum    ``outcome``  state and result
+``network``      neurons, head            ``path``, ``zero``  weights
+``features``     door, standardisation
+"""
+
+from coala_core.cvxnn.admm import solve
+from coala_core.cvxnn.gates import sample_gates
+from coala_core.cvxnn.network import Head
+from coala_core.cvxnn.outcome import Outcome, Record, Status, WarmStart
+from coala_core.cvxnn.path import Path, Solution, fit_head, fit_path
+from coala_core.cvxnn.problem import ConvexProblem, convex_problem
+from coala_core.cvxnn.zero import zero_head_weight
+
+__all__ = [
+    "ConvexProblem",
+    "Head",
+    "Outcome",
+    "Path",
+    "Record",
+    "Solution",
+    "Status",
+    "WarmStart",
+    "convex_problem",
+    "fit_head",
+    "fit_path",
+    "sample_gates",
+    "solve",
+    "zero_head_weight",
+]

@@ -1,0 +1,245 @@
+r"""Algorithm 2 on eq. (4), with exact u-updates, a penalty that adapts and a certified stop.
+
+    minimise_{u,v,s}  1/2 ||F u - y||^2 + beta ||v||_{2,1} + I(s >= 0)   s.t.  u = v,  G u = s
+
+Departures from the paper: the u-update is exact (`linear`); the cone constraint has its own penalty
+rho tau^2 (tau = 1 in the paper); iterates are over-relaxed and the dual step is 1; rho follows the
+residuals; every tenth sweep starts from an extrapolation (`anderson`); the loop ends on a certified gap
+instead of a number of sweeps.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from coala_core.backend import Array, namespace_of
+from coala_core.config import SolveConfig
+from coala_core.cvxnn.anderson import Accelerator, state_of
+from coala_core.cvxnn.certificate import Certificate, certify, lower_bound
+from coala_core.cvxnn.linear import BackEnd, choose_back_end
+from coala_core.cvxnn.outcome import Outcome, Record, State, Status, WarmStart
+from coala_core.cvxnn.problem import ConvexProblem
+from coala_core.progress import Progress
+
+CONE_SCALE = 10.0  # tau^2 in units of d / trace(X'X)
+PRIMAL_EMPHASIS = 2.0  # cone violation lags behind the gap, so the penalty leans towards the primal residual
+FIRST_BALANCE = 10  # sweep of the first look at the penalty; the next ones are spaced geometrically
+SMALLEST_CHANGE, LARGEST_CHANGE = 1.5, 10.0  # factors of one penalty change: below is not worth a factorisation
+PENALTY_RANGE = (1e-4, 1e4)  # of rho / beta
+
+
+def admm_sweep(
+    state: State,
+    problem: ConvexProblem,
+    back_end: BackEnd,
+    threshold: float,
+    cone_scale_squared: float,
+    relaxation: float,
+) -> tuple[State, Array, Array]:
+    """One sweep of Algorithm 2; return the next state, u (2, d, P) and G u (2, n, P)."""
+    v, s, lam, nu = state
+    u = back_end.solve(v - lam + cone_scale_squared * problem.apply_g_adjoint(s - nu))  # (2, d, P)
+    g_u = problem.apply_g(u)  # (2, n, P)
+    u_lam = relaxation * u + (1.0 - relaxation) * v + lam
+    g_nu = relaxation * g_u + (1.0 - relaxation) * s + nu
+    return state_of(u_lam, g_nu, threshold), u, g_u
+
+
+def balanced_penalty(penalty: float, primal: float, dual: float, lasso_weight: float) -> float:
+    """Return the penalty that would bring the two residuals together, or the same one when it is near."""
+    if not (primal > 0.0 and dual > 0.0 and math.isfinite(primal) and math.isfinite(dual)):
+        return penalty
+    change = PRIMAL_EMPHASIS * math.sqrt(primal / dual)
+    if 1.0 / SMALLEST_CHANGE < change < SMALLEST_CHANGE:
+        return penalty
+    change = min(max(change, 1.0 / LARGEST_CHANGE), LARGEST_CHANGE)
+    low, high = PENALTY_RANGE
+    return min(max(penalty * change, low * lasso_weight), high * lasso_weight)
+
+
+def cone_scale_squared(problem: ConvexProblem) -> float:
+    """tau^2, from the mean eigenvalue of X'X alone."""
+    trace = float(problem.spectrum.sum())
+    return CONE_SCALE * len(problem.spectrum) / trace if trace > 0.0 else 1.0
+
+
+class _Solve:
+    """One running solve: the loop's variables, and what it does between sweeps."""
+
+    def __init__(
+        self,
+        problem: ConvexProblem,
+        lasso_weight: float,
+        config: SolveConfig,
+        back_end: BackEnd,
+        warm_start: WarmStart | None,
+    ) -> None:
+        self.problem, self.lasso_weight, self.config, self.back_end = problem, lasso_weight, config, back_end
+        self.tau2 = cone_scale_squared(problem)
+        self.state = warm_start.state if warm_start else _zero_state(problem)
+        self.penalty = lasso_weight * (warm_start.penalty_ratio if warm_start else 1.0)
+        self.back_end.refactor(self.penalty)
+        self.accelerator = Accelerator(self.tau2, lasso_weight / self.penalty)
+        self.refactorisations, self.sweeps = 1, 0
+        self.history: list[Record] = []
+        self.best_lower = 0.0
+        self.point, self.certificate = self._zero_point()
+
+    def _zero_point(self) -> tuple[Array, Certificate]:
+        """Return the zero head: in every cone, with objective 1/2 ||y||^2."""
+        y = self.problem.labels
+        zero = Certificate(self.best_lower, 0.5 * float(y @ y), 0.0)
+        return namespace_of(y).zeros_like(self.state.v), zero
+
+    def sweep(self) -> tuple[State, Array, Array]:
+        """Advance by one sweep; return the state before it, u and G u."""
+        before = self.accelerator.start_of_next(self.state)
+        threshold = self.lasso_weight / self.penalty
+        self.state, u, g_u = admm_sweep(
+            before, self.problem, self.back_end, threshold, self.tau2, self.config.relaxation
+        )
+        self.sweeps += 1
+        return before, u, g_u
+
+    def residuals(self, before: State, u: Array, g_u: Array) -> tuple[float, float]:
+        """Relative primal and dual residual of the last sweep."""
+        v, s, lam, nu = self.state
+        tau = math.sqrt(self.tau2)
+        primal = math.hypot(_norm(u - before.v), tau * _norm(g_u - before.s))
+        sides = max(math.hypot(_norm(u), tau * _norm(g_u)), math.hypot(_norm(v), tau * _norm(s)))
+        dual = _norm(v - before.v + self.tau2 * self.problem.apply_g_adjoint(s - before.s))
+        force = _norm(lam + self.tau2 * self.problem.apply_g_adjoint(nu))
+        return primal / max(sides, 1e-300), dual / max(force, 1e-300)
+
+    def check(self, u: Array, primal: float, dual: float) -> Status | None:
+        """Compute and record the certificate of v; return the status if the solve is over."""
+        problem, beta = self.problem, self.lasso_weight
+        multipliers = (-self.penalty * self.tau2) * self.state.nu  # (2, n, P)
+        at_v = certify(problem, beta, self.state.v, multipliers)
+        pull = problem.apply_g_adjoint(multipliers)
+        at_u = lower_bound(problem, beta, problem.labels - problem.apply_f(u), pull)
+        finite = math.isfinite(at_v.upper_bound) and math.isfinite(at_u)
+        self.best_lower = max(self.best_lower, at_v.lower_bound, at_u) if finite else self.best_lower
+        self.point, zero = self._zero_point()
+        self.certificate = zero
+        if finite and at_v.upper_bound < zero.upper_bound:
+            self.point = self.state.v
+            self.certificate = replace(at_v, lower_bound=self.best_lower)
+        self._record(at_v.upper_bound, primal, dual)
+        return self._status(finite)
+
+    def _record(self, objective: float, primal: float, dual: float) -> None:
+        """Append what this check saw."""
+        proven = self.certificate
+        self.history.append(
+            Record(
+                sweep=self.sweeps,
+                primal_residual=primal,
+                dual_residual=dual,
+                penalty=self.penalty,
+                objective=objective,
+                lower_bound=proven.lower_bound,
+                upper_bound=proven.upper_bound,
+                gap=proven.gap,
+                cone_violation=proven.cone_violation,
+                refactorisations=self.refactorisations,
+            )
+        )
+
+    def _status(self, finite: bool) -> Status | None:
+        """Decide whether to stop, and why."""
+        config, proven = self.config, self.certificate
+        if not finite:
+            return Status.NOT_FINITE
+        # A point outside the cones can lie below the optimum: the price of that counts as well.
+        gap = max(abs(proven.gap), abs(proven.priced_gap))
+        if gap <= config.tolerance and proven.cone_violation <= config.max_cone_violation:
+            return Status.CONVERGED
+        return Status.OUT_OF_SWEEPS if self.sweeps >= config.max_sweeps else None
+
+    def change_penalty(self, primal: float, dual: float) -> None:
+        """Follow the residuals; scaled duals keep the unscaled ones, and b's system is factorised anew."""
+        penalty = balanced_penalty(self.penalty, primal, dual, self.lasso_weight)
+        if penalty == self.penalty:
+            return
+        v, s, lam, nu = self.state
+        shift = self.penalty / penalty
+        self.state, self.penalty = State(v, s, lam * shift, nu * shift), penalty
+        self.back_end.refactor(penalty)
+        self.accelerator = Accelerator(self.tau2, self.lasso_weight / penalty)
+        self.refactorisations += 1
+
+    def outcome(self, status: Status) -> Outcome:
+        """Gather the result as it stands."""
+        return Outcome(
+            u=self.point,
+            status=status,
+            certificate=self.certificate,
+            history=tuple(self.history),
+            sweeps=self.sweeps,
+            refactorisations=self.refactorisations,
+            warm_start=WarmStart(self.state, self.penalty / self.lasso_weight),
+        )
+
+
+def solve(
+    problem: ConvexProblem,
+    lasso_weight: float,
+    config: SolveConfig,
+    *,
+    back_end: BackEnd | None = None,
+    warm_start: WarmStart | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Solve a prepared problem at one lasso weight.
+
+    Parameters
+    ----------
+    problem : ConvexProblem
+    lasso_weight : float
+        beta of eq. (4), above 0.
+    config : SolveConfig
+        `tolerance`, `max_cone_violation`, `max_sweeps`, `check_every` and `relaxation` are read.
+    back_end : BackEnd, optional
+        Solver of the u-update to reuse between weights; by default the smaller system.
+    warm_start : WarmStart, optional
+        From the outcome at a nearby weight of the same problem.
+    progress : callable, optional
+        Called with (sweeps done, sweeps at most, "sweeps") at every check.
+
+    Returns
+    -------
+    Outcome
+        Running out of sweeps is a status, not an exception.
+    """
+    back_end = back_end or choose_back_end(problem, cone_scale_squared(problem))
+    run = _Solve(problem, lasso_weight, config, back_end, warm_start)
+    next_balance, status = FIRST_BALANCE, None
+    while status is None:
+        before, u, g_u = run.sweep()
+        is_check = run.sweeps % config.check_every == 0 or run.sweeps == config.max_sweeps
+        if not is_check and run.sweeps != next_balance:
+            continue
+        primal, dual = run.residuals(before, u, g_u)
+        if is_check:
+            status = run.check(u, primal, dual)
+            if progress:
+                progress(run.sweeps, config.max_sweeps, "sweeps")
+        if run.sweeps >= next_balance and status is None:
+            next_balance = int(1.6 * run.sweeps) + 9
+            run.change_penalty(primal, dual)
+    return run.outcome(status)
+
+
+def _zero_state(problem: ConvexProblem) -> State:
+    """Start cold, at zero."""
+    xp = namespace_of(problem.features)
+    n, d, gates = problem.shape
+    v, s = xp.zeros((2, d, gates)), xp.zeros((2, n, gates))
+    return State(v, s, v, s)
+
+
+def _norm(z: Array) -> float:
+    """Euclidean norm of all entries."""
+    return float(namespace_of(z).linalg.norm(z.reshape(-1)))

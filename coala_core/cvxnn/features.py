@@ -1,0 +1,90 @@
+"""The door of Phase I: refuse bad features and labels, standardise good ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from coala_core.backend import Array, namespace_of, to_numpy
+
+
+def check_features(features: Array, labels: Array, caller: str) -> None:
+    """Refuse data that Phase I cannot use, naming the public function `caller`.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, a feature is not finite in float32, a label is not -1 or +1, or one class is absent.
+    """
+    shape = tuple(features.shape)
+    if features.ndim != 2 or 0 in shape:
+        raise ValueError(
+            f"`{caller}(features=...)` must be a matrix of at least one row and one column, got shape {shape}; "
+            "pass one row of features per response."
+        )
+    if tuple(labels.shape) != shape[:1]:
+        raise ValueError(
+            f"`{caller}(labels=...)` must hold one label per row of features, got shape {tuple(labels.shape)} "
+            f"for {shape[0]} rows; pass a vector of that length."
+        )
+    values = {float(value) for value in np.unique(to_numpy(labels))}
+    if not values <= {-1.0, 1.0}:
+        shown = ", ".join(f"{value:g}" for value in sorted(values)[:5])
+        raise ValueError(
+            f"`{caller}(labels=...)` must hold only -1 and +1, got {{{shown}}}; map rejected responses to -1."
+        )
+    if len(values) == 1:
+        raise ValueError(
+            f"`{caller}(labels=...)` must hold both classes, got only {values.pop():+g}; "
+            "pass chosen and rejected responses together."
+        )
+    _check_finite(features, caller)
+
+
+def _check_finite(features: Array, caller: str) -> None:
+    """Refuse entries that float32, in which a head is stored, cannot hold."""
+    xp = namespace_of(features)
+    bad = ~(xp.abs(features) <= np.finfo(np.float32).max)  # True for NaN
+    count = int(bad.sum())
+    if count:
+        row = int(to_numpy(bad.any(axis=1)).argmax())
+        cause = "float16 overflows above 65504, use float32" if features.dtype == np.float16 else "check that stage"
+        raise ValueError(
+            f"`{caller}(features=...)` must be finite in float32, got {count} entries that are not, "
+            f"first in row {row}; embed again: {cause}."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Standardiser:
+    """The affine map z = (x - mean) * inverse_scale, and a constant 1 after it for the bias."""
+
+    mean: Array
+    """Training means, (d,) float64."""
+    inverse_scale: Array
+    """One over the training standard deviations, (d,) float64; 0 for a constant column."""
+
+    def apply(self, features: Array) -> Array:
+        """Return prepared features (n, d + 1) float64 of raw features (n, d)."""
+        xp = namespace_of(features)
+        z = (features.astype(xp.float64) - self.mean) * self.inverse_scale
+        prepared: Array = xp.hstack([z, xp.ones((len(z), 1))])
+        return prepared
+
+    def fold(self, weights: Array) -> tuple[Array, Array]:
+        """Turn weights (d + 1, m) on prepared features into raw ones (m, d) and biases (m,)."""
+        raw = weights[:-1] * self.inverse_scale[:, None]  # (d, m)
+        return raw.T, weights[-1] - self.mean @ raw
+
+
+def fit_standardiser(features: Array) -> Standardiser:
+    """Measure mean and standard deviation of every column of features (n, d)."""
+    xp = namespace_of(features)
+    x = features.astype(xp.float64)
+    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    # Spread at the rounding of float32 is no information: such a column counts as constant.
+    rounding = np.finfo(np.float32).eps * xp.abs(x).max(axis=0)
+    constant = deviation <= rounding
+    inverse_scale = xp.where(constant, 0.0, 1.0 / xp.where(constant, 1.0, deviation))
+    return Standardiser(mean, inverse_scale)

@@ -1,0 +1,115 @@
+"""From the convex program back to the two-layer ReLU network of eq. (1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coala_core.backend import Array, namespace_of
+from coala_core.cvxnn.problem import column_norms
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """The network g(x) = sum_j theta_2j max(Theta_1j . x + bias_j, 0) on raw embeddings.
+
+    It may have no neurons; it then scores everything 0.
+
+    Raises
+    ------
+    ValueError
+        If the shapes of the three arrays disagree.
+    """
+
+    first_weight: NDArray[np.float32]
+    """Theta_1, (m, d), standardisation folded in."""
+    first_bias: NDArray[np.float32]
+    """Bias of the hidden layer, (m,)."""
+    second_weight: NDArray[np.float32]
+    """theta_2, (m,)."""
+
+    def __post_init__(self) -> None:
+        """Check the shapes."""
+        neurons = self.first_weight.shape[:1]
+        if self.first_weight.ndim != 2 or self.first_bias.shape != neurons or self.second_weight.shape != neurons:
+            raise ValueError(
+                "`Head(first_weight, first_bias, second_weight)` must have shapes (m, d), (m,), (m,), got "
+                f"{self.first_weight.shape}, {self.first_bias.shape}, {self.second_weight.shape}; "
+                "take all three from one head."
+            )
+
+    def hidden(self, embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the hidden activations (n, m) of raw embeddings (n, d).
+
+        Raises
+        ------
+        ValueError
+            If the embeddings do not have d columns.
+        """
+        width = self.first_weight.shape[1]
+        if embeddings.ndim != 2 or embeddings.shape[1] != width:
+            raise ValueError(
+                f"`Head.hidden(embeddings=...)` must have {width} columns, got shape {embeddings.shape}; "
+                "embed with the settings that the head was fitted on."
+            )
+        # float64: raw embeddings hold a few huge dimensions, which the bias must cancel.
+        x, weight = embeddings.astype(np.float64), self.first_weight.astype(np.float64)
+        result: NDArray[np.float64] = np.maximum(x @ weight.T + self.first_bias, 0.0)
+        return result
+
+    def score(self, embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the scores (n,) of raw embeddings (n, d)."""
+        result: NDArray[np.float64] = self.hidden(embeddings) @ self.second_weight.astype(np.float64)
+        return result
+
+
+def network_of(u: Array) -> tuple[Array, Array]:
+    """Turn convex pairs into neurons (Pilanci & Ergen 2020, Theorem 1).
+
+    Parameters
+    ----------
+    u : (2, d, P)
+        v in u[0], w in u[1]. Zero columns drop out.
+
+    Returns
+    -------
+    tuple of (d, m) and (m,)
+        Theta_1' with columns v_i / sqrt||v_i|| and w_i / sqrt||w_i||, and theta_2 with sqrt||v_i|| and -sqrt||w_i||.
+    """
+    xp = namespace_of(u)
+    _, d, gates = u.shape
+    columns = xp.moveaxis(u, 0, 1).reshape(d, 2 * gates)  # every v, then every w
+    norms = column_norms(u).reshape(-1)  # (2P,)
+    signs = xp.repeat(xp.asarray([1.0, -1.0]), gates)
+    alive = norms > 0.0
+    roots = xp.sqrt(norms[alive])  # (m,)
+    return columns[:, alive] / roots, signs[alive] * roots
+
+
+def network_objective(features: Array, labels: Array, first: Array, second: Array, lasso_weight: float) -> float:
+    """Squared loss plus weight decay of the network, the non-convex objective of eq. (2).
+
+    It equals the convex objective on the cones. Outside them it may be smaller than the optimum of the
+    sampled program, so it is no upper bound.
+
+    Parameters
+    ----------
+    features : (n, d), the features that the weights act on
+    labels : (n,)
+    first : (d, m)
+    second : (m,)
+    lasso_weight : float
+        beta; the decay is beta/2 times all squared weights.
+    """
+    xp = namespace_of(features)
+    misfit = xp.maximum(features @ first, 0.0) @ second - labels
+    decay = float((first * first).sum() + (second * second).sum())
+    return 0.5 * float(misfit @ misfit) + 0.5 * lasso_weight * decay
+
+
+def head_of(weight: NDArray[np.float64], bias: NDArray[np.float64], second: NDArray[np.float64]) -> Head:
+    """Store neurons on raw features, weight (m, d), bias (m,), second (m,), as a float32 head."""
+    stored = np.ascontiguousarray(weight, dtype=np.float32)
+    return Head(stored, bias.astype(np.float32), second.astype(np.float32))

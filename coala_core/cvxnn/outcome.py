@@ -1,0 +1,87 @@
+"""What a solve carries from sweep to sweep and what it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from coala_core.backend import Array
+from coala_core.cvxnn.certificate import Certificate
+
+
+class Status(StrEnum):
+    """How a solve ended, with the remedy."""
+
+    CONVERGED = "The certified gap and the cone violation are within their tolerances."
+    OUT_OF_SWEEPS = "The sweep budget is spent; raise `solve.max_sweeps` or `solve.tolerance`."
+    NOT_FINITE = "A non-finite iterate appeared and the zero head is returned; check the scale of the features."
+
+
+class State(NamedTuple):
+    """Iterate of Algorithm 2 without u, which the next sweep recomputes."""
+
+    v: Array
+    """Group-sparse copy of u, (2, d, P)."""
+    s: Array
+    """Non-negative copy of G u, (2, n, P)."""
+    lam: Array
+    """Scaled dual of u = v, (2, d, P)."""
+    nu: Array
+    """Scaled dual of G u = s, (2, n, P), never positive."""
+
+
+@dataclass(frozen=True, eq=False)
+class WarmStart:
+    """Where to begin: an iterate and the penalty it was scaled with, per unit of lasso weight."""
+
+    state: State
+    """Iterate; dual variables shrink with the weight, so scaled ones carry over as they are."""
+    penalty_ratio: float
+    """rho / beta."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one check saw."""
+
+    sweep: int
+    """Sweeps done."""
+    primal_residual: float
+    """||(u - v, tau (G u - s))|| relative to its two sides."""
+    dual_residual: float
+    """||(v, s) change seen through the adjoint|| relative to ||lam + tau^2 G'nu||."""
+    penalty: float
+    """rho."""
+    objective: float
+    """Convex objective at v."""
+    lower_bound: float
+    """Best lower bound so far."""
+    upper_bound: float
+    """Upper bound at the point that would be returned."""
+    gap: float
+    """Relative gap of the two."""
+    cone_violation: float
+    """Relative cone violation of that point."""
+    refactorisations: int
+    """Factorisations of b's system so far."""
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A point of the convex program with what is proven about it."""
+
+    u: Array
+    """Point (2, d, P) in the principal axes, group-sparse."""
+    status: Status
+    """How the solve ended."""
+    certificate: Certificate
+    """Bounds and cone violation of `u`."""
+    history: tuple[Record, ...]
+    """One record per check."""
+    sweeps: int
+    """Sweeps done."""
+    refactorisations: int
+    """Factorisations of b's system."""
+    warm_start: WarmStart
+    """Start for a nearby weight."""

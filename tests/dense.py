@@ -1,0 +1,66 @@
+"""Slow, obvious twins: explicit F and G, CVXPY for the convex program, a plain loop for the network."""
+
+from __future__ import annotations
+
+import cvxpy as cp
+import numpy as np
+from scipy.optimize import nnls
+
+
+def dense_f(x, patterns):
+    """F = [D_1 X ... D_P X, -D_1 X ... -D_P X], (n, 2 P d)."""
+    half = np.hstack([np.diag(patterns[:, i]) @ x for i in range(patterns.shape[1])])
+    return np.hstack([half, -half])
+
+
+def dense_g(x, patterns):
+    """G = blockdiag((2 D_i - I) X), once for v and once for w, (2 P n, 2 P d)."""
+    n, d = x.shape
+    gates = patterns.shape[1]
+    g = np.zeros((2 * gates * n, 2 * gates * d))
+    for half in range(2):
+        for i in range(gates):
+            k = half * gates + i
+            g[k * n : (k + 1) * n, k * d : (k + 1) * d] = (2 * np.diag(patterns[:, i]) - np.eye(n)) @ x
+    return g
+
+
+def stack_columns(u):
+    """u (2, d, P) as the vector (v_1, ..., v_P, w_1, ..., w_P)."""
+    return np.concatenate([u[half, :, i] for half in range(2) for i in range(u.shape[2])])
+
+
+def optimum(x, y, patterns, lasso_weight):
+    """Optimum of eq. (4) by CVXPY and Clarabel, and the point (2, d, P) that attains it."""
+    d, gates = x.shape[1], patterns.shape[1]
+    v, w = cp.Variable((d, gates)), cp.Variable((d, gates))
+    signs = 2 * patterns - 1
+    prediction = cp.sum(cp.multiply(patterns, x @ (v - w)), axis=1)
+    norms = cp.sum(cp.norm(v, axis=0)) + cp.sum(cp.norm(w, axis=0))
+    objective = 0.5 * cp.sum_squares(prediction - y) + lasso_weight * norms
+    cones = [cp.multiply(signs, x @ v) >= 0, cp.multiply(signs, x @ w) >= 0]
+    problem = cp.Problem(cp.Minimize(objective), cones)
+    problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9)
+    assert problem.status == cp.OPTIMAL
+    return problem.value, np.stack([v.value, w.value])
+
+
+def zero_weight(x, y, patterns):
+    """Longest projection of +-X'D_i y onto {v : E_i X v >= 0}: min over mu >= 0 of ||g + X'E_i mu||, by NNLS."""
+    lengths = []
+    for pattern in patterns.T:
+        g = x.T @ (pattern * y)
+        pull = x.T * (2 * pattern - 1)
+        lengths += [nnls(pull, -g)[1], nnls(pull, g)[1]]
+    return max(lengths)
+
+
+def network_score(first_weight, first_bias, second_weight, embeddings):
+    """Scores of a two-layer ReLU network, one row and one neuron at a time."""
+    scores = []
+    for row in embeddings:
+        total = 0.0
+        for weights, bias, out in zip(first_weight, first_bias, second_weight, strict=True):
+            total += float(out) * max(0.0, float(np.dot(weights.astype(float), row.astype(float))) + float(bias))
+        scores.append(total)
+    return np.array(scores)

@@ -1,0 +1,22 @@
+"""Small problems with labels from a hidden network, for the solver's tests."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def random_features(n, d, seed):
+    """Raw features (n, d) of uneven scale, labels from two hidden ReLU neurons; both classes occur."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, d)) * np.logspace(-1, 1, d) + np.linspace(-3, 3, d)
+    z = (x - x.mean(0)) / (x.std(0) + 1e-12)
+    score = np.maximum(z @ rng.standard_normal((d, 2)), 0) @ np.array([1.0, -1.0]) + 0.3 * rng.standard_normal(n)
+    return x, np.where(score > np.median(score), 1.0, -1.0)
+
+
+def random_problem(n, d, gates, seed):
+    """Prepared features (n, d), labels, and directions (d, gates); patterns may repeat on tiny sizes."""
+    x, y = random_features(n, d, seed)
+    z = (x - x.mean(0)) / (x.std(0) + 1e-12)
+    z[:, -1] = 1.0
+    return z, y, np.random.default_rng(seed + 1).standard_normal((d, gates))
