@@ -21,7 +21,7 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 class StageConfig(BaseModel):
     """Base of all configurations: frozen, and closed to names it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class TripletsConfig(StageConfig):
@@ -210,8 +210,12 @@ def load_config(path: Path | str) -> PipelineConfig:
     """
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"`{path}` must be YAML: {error}") from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"`load_config` needs a YAML file, got no file at `{path}`; correct the path"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"`{path}` must be YAML in UTF-8, got {error}; write the file again") from error
     if content is not None and not isinstance(content, dict):
         raise ValueError(f"`{path}` must hold a mapping of sections, got {type(content).__name__}")
     return parse_config(content or {}, source=str(path))

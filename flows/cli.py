@@ -10,13 +10,18 @@ from types import ModuleType
 from typing import Annotated, Any
 
 import yaml
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 from coala_core import __version__
 from coala_core.config import PipelineConfig, load_config, parse_config
 from coala_core.storage import Artifact, Damaged, Store, open_artifact
 
-app = App(name="coala", version=__version__, help="Conversations in, a certified convex preference head out.")
+app = App(
+    name="coala",
+    version=__version__,
+    help="Conversations in, a certified convex preference head out.",
+    suppress_keyboard_interrupt=False,
+)
 
 ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"], help="YAML with any of the sections.")]
 Settings = Annotated[
@@ -43,14 +48,23 @@ def configure(config: Path | None, settings: Sequence[str], **named: object) -> 
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise ValueError(f"`--set` must be SECTION.NAME=VALUE, got {setting!r}; for example --set solve.gates=20")
-        _place(content, name, yaml.safe_load(value))
+        _place(content, name, _parsed(setting, value))
     return parse_config(content, source="the command line" if config is None else str(config))
+
+
+def _parsed(setting: str, value: str) -> object:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"`--set {setting}` must have a YAML value, got {value!r}; quote text with signs") from error
 
 
 def _place(content: dict[str, Any], name: str, value: object) -> None:
     *sections, last = name.split(".")
     for section in sections:
         content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise ValueError(f"`{section}` must be a section with settings, got {content!r}; set {name} alone")
     content[last] = value
 
 
@@ -256,14 +270,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or what the command returns; 2 for refused input.
+        0, or what the command returns; 2 for refused input, 130 after Ctrl-C.
     """
     quiet_environment()
     try:
-        result = app(arguments, result_action="return_value")
-    except (ValueError, FileNotFoundError, IsADirectoryError, ModuleNotFoundError, Damaged) as error:
-        sys.stderr.write(f"coala: {error}\n")
+        result = app(arguments, result_action="return_value", exit_on_error=False, print_error=False)
+    except (CycloptsError, ValueError, OSError, ModuleNotFoundError, Damaged) as error:
+        sys.stderr.write(f"coala: {' '.join(str(error).split())}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("coala: interrupted; the same command continues from what is stored\n")
+        return 130
     return result if isinstance(result, int) else 0
 
 

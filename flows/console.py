@@ -15,11 +15,12 @@ from rich.table import Table
 from coala_core.progress import Progress as Listener
 from coala_core.storage import Artifact
 from tasks.doctor import Check
-from tasks.records import RunSummary
-from tasks.report import result_rows, stage_rows
+from tasks.report import LOCAL_MLFLOW, mlflow_link, result_rows, stage_rows
+from tasks.summary import RunSummary
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# A folder's name may hold what rich takes for an emoji.
+out = Console(highlight=False, soft_wrap=True, emoji=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 _COLOURS = {"ok": "green", "note": "cyan", "problem": "red"}
 
@@ -87,7 +88,8 @@ def mlflow_command(summary: RunSummary) -> str:
         return f"MLflow: {summary.tracking_url}"
     uri = shlex.quote(summary.tracking_uri)
     setting = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false "
-    return f"{setting}{_program('mlflow')} ui --backend-store-uri {uri}    # then http://127.0.0.1:5000"
+    page = mlflow_link(summary) or LOCAL_MLFLOW
+    return f"{setting}{_program('mlflow')} ui --backend-store-uri {uri}    # then {page}"
 
 
 def show_checks(checks: list[Check]) -> None:

@@ -9,9 +9,10 @@ from prefect.runtime import flow_run
 
 from coala_core.config import PipelineConfig
 from coala_core.naming import run_name
-from tasks.records import RunSummary, recorded_run
+from tasks.records import recorded_run
 from tasks.report import publish
 from tasks.stages import embed_task, evaluate_task, finetune_task, solve_task, split_task, triplets_task
+from tasks.summary import RunSummary
 
 
 def _flow_run_name() -> str:
@@ -36,5 +37,8 @@ def coala_pipeline(config: PipelineConfig = PipelineConfig()) -> RunSummary:  # 
 
 def prefect_tags() -> dict[str, str]:
     """Tags by which an MLflow run leads back to its Prefect run."""
-    tags = {"prefect.flow_run_id": flow_run.id, "prefect.flow_run_url": flow_run.ui_url}
+    tags = {"prefect.flow_run_id": flow_run.id}
+    # A temporary server has no page, and Prefect then gives a URL that begins with "None".
+    if flow_run.ui_url and flow_run.ui_url.startswith("http"):
+        tags["prefect.flow_run_url"] = flow_run.ui_url
     return {name: str(value) for name, value in tags.items() if value}

@@ -14,54 +14,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from coala_core.config import PipelineConfig
 from coala_core.storage import TIMING, Artifact, Store, dump_json
 from tasks.provenance import environment_tags
+from tasks.report import markdown
+from tasks.summary import RunSummary, StageRecord
 from tasks.tracker import Tracker
 
 logger = logging.getLogger("coala.records")
 
+NOTE = "mlflow.note.content"
+"""Tag that MLflow shows as a run's description, as Markdown."""
+
 _STEPS = {"solve": "sweep", "finetune": "epoch"}
 _DATASETS = {"triplets": "conversations", "split": "split", "embed": "features"}
 _FILES = ("head.safetensors", "head.json", "path.json", "evaluation.json", "rejects.jsonl")
-
-
-class StageRecord(BaseModel):
-    """One stage of a run."""
-
-    model_config = ConfigDict(frozen=True)
-
-    stage: str
-    """Its word."""
-    path: Path
-    """Folder of its artifact."""
-    sha256: str
-    """Digest of its manifest."""
-    seconds: float
-    """Wall-clock seconds of computing it; 0 if it was reused."""
-    reused: bool
-    """Whether an earlier run had computed it."""
-    report: dict[str, Any]
-    """What the stage says about its output."""
-
-
-class RunSummary(BaseModel):
-    """A finished pipeline run."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    """Data, model and seed."""
-    stages: dict[str, StageRecord]
-    """By stage, in order."""
-    tracking_uri: str
-    """Where MLflow has it."""
-    tracking_url: str | None
-    """Page of the MLflow run, where there is a server."""
-    pending: int
-    """Tracking events that MLflow has not got yet."""
 
 
 class RunRecord:
@@ -76,8 +43,7 @@ class RunRecord:
 
     def add(self, artifact: Artifact) -> Artifact:
         """Record a finished stage as a child run, and pass its artifact on."""
-        finished_at = json.loads((artifact.path / TIMING).read_text())["finished_at"]
-        reused = finished_at < self.started
+        reused = _finished_at(artifact) < self.started
         record = StageRecord(
             stage=artifact.stage,
             path=artifact.path,
@@ -112,6 +78,7 @@ class RunRecord:
             name=self.name,
             stages=self.stages,
             tracking_uri=self.tracker.uri,
+            tracking_page=self.tracker.page,
             tracking_url=self.tracker.url,
             pending=self.tracker.pending,
         )
@@ -147,8 +114,15 @@ def _log_parent(record: RunRecord) -> None:
         params=record.config.model_dump(mode="json"),
         metrics=numbers(evaluate.report) | {"gap": float(record.stages["solve"].report["gap"])},
         files=[config, finetune.path / "head.safetensors", finetune.path / "head.json"],
-        tags={f"coala.{stage}": entry.sha256 for stage, entry in record.stages.items()},
+        tags={f"coala.{stage}": entry.sha256 for stage, entry in record.stages.items()}
+        | {NOTE: markdown(record.summary())},
     )
+
+
+def _finished_at(artifact: Artifact) -> float:
+    """When an artifact was computed; long ago if its timing, which no manifest covers, is gone."""
+    timing = artifact.path / TIMING
+    return float(json.loads(timing.read_text())["finished_at"]) if timing.exists() else 0.0
 
 
 def recorded_files(artifact: Artifact) -> list[Path]:

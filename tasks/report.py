@@ -6,13 +6,19 @@ from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from tasks.records import RunSummary
+from tasks.summary import RunSummary
+
+LOCAL_MLFLOW = "http://127.0.0.1:5000"
+"""Where `mlflow ui` answers unless told otherwise."""
 
 BASELINES = {
     "longer_response": "longer response wins",
     "linear_probe": "linear probe, same features",
     "phase_one_head": "head after Phase I",
 }
+
+
+_INERT = {ord(sign): f"&#{ord(sign)};" for sign in "&\\`*_{}[]<>#|~"}
 
 
 def result_rows(summary: RunSummary) -> list[tuple[str, str]]:
@@ -30,7 +36,7 @@ def result_rows(summary: RunSummary) -> list[tuple[str, str]]:
           for name, label in BASELINES.items()),
         ("reward margin, test", f"{evaluate['margins']['mean']:.3f} mean, {evaluate['margins']['median']:.3f} median"),
         ("probability margin, test", f"{evaluate['metrics']['probability_margin']:.3f}"),
-        ("certified gap, Phase I", f"{solve['gap']:.1e} after {solve['sweeps']} sweeps ({solve['status']}), "
+        ("certified gap, Phase I", f"{abs(solve['gap']):.1e} after {solve['sweeps']} sweeps ({solve['status']}), "
                                    f"cone violation {solve['cone_violation']:.1e}"),
         ("group-lasso weight", f"{solve['lasso_weight']:.4g}, {share}; {solve['neurons']} neurons"),
         ("AdamW from the optimum, Phase II", _optimum(finetune)),
@@ -52,13 +58,21 @@ def stage_rows(summary: RunSummary) -> list[dict[str, str]]:
 
 
 def publish(summary: RunSummary) -> None:
-    """Put the results on the page of the Prefect run: tables, Markdown, and a link to MLflow where it has a page."""
+    """Put the results on the page of the Prefect run: tables, Markdown, and a link to MLflow."""
     table = [{"result": name.strip(), "value": value} for name, value in result_rows(summary)]
     create_table_artifact(table, key="results", description=f"Results of {_escaped(summary.name)}")
     create_table_artifact(stage_rows(summary), key="stages", description="Stages and the folders of their artifacts")
     create_markdown_artifact(markdown(summary), key="report", description=f"Report of {_escaped(summary.name)}")
-    if summary.tracking_url:
-        create_link_artifact(summary.tracking_url, link_text="run in MLflow", key="mlflow-run")
+    if link := mlflow_link(summary):
+        needs = None if summary.tracking_url else f"Start `mlflow ui --backend-store-uri {summary.tracking_uri}` first."
+        create_link_artifact(link, link_text="this run in MLflow", key="mlflow-run", description=needs)
+
+
+def mlflow_link(summary: RunSummary) -> str | None:
+    """Address of the run's page in MLflow: on its server, or where `mlflow ui` shows a local database."""
+    if summary.tracking_url or not summary.tracking_page:
+        return summary.tracking_url
+    return f"{LOCAL_MLFLOW}{summary.tracking_page}"
 
 
 def markdown(summary: RunSummary) -> str:
@@ -98,6 +112,4 @@ def _optimum(finetune: dict[str, Any]) -> str:
 
 def _escaped(text: str) -> str:
     """Make text inert in Markdown and HTML."""
-    for sign in "\\`*_{}[]<>#|~":
-        text = text.replace(sign, f"&#{ord(sign)};")
-    return " ".join(text.split())
+    return " ".join(text.translate(_INERT).split())

@@ -67,8 +67,10 @@ class StageTask:
             refresh_cache=not shelf.is_intact(name, key),
         )
         cached = planned(store, config, *inputs)
-        # What is on the shelf may have been rebuilt since the result was cached.
-        return shelf.find(name, key) or cached
+        # What is on the shelf may have been rebuilt since the result was cached; otherwise Prefect's own object goes
+        # on, by which it knows which task depends on which.
+        found = shelf.find(name, key)
+        return cached if found is None or found == cached else found
 
 
 def stage_task(stage: ModuleType) -> Callable[[Callable[..., Artifact]], StageTask]:

@@ -88,9 +88,14 @@ class Tracker:
         return self._received.remotes.get(self.run_id)
 
     @property
+    def page(self) -> str | None:
+        """Path of the run's page below MLflow's address, None while the run has not arrived."""
+        return self._destination.page(self._received, self.run_id, self._experiment)
+
+    @property
     def url(self) -> str | None:
         """Page of the run, None while it has not arrived or where there is no server."""
-        return self._destination.url(self._received, self.run_id, self._experiment)
+        return self.uri.rstrip("/") + self.page if self.page and self.uri.startswith("http") else None
 
     def log_stage(
         self,

@@ -87,12 +87,13 @@ class Destination:
             journal.acknowledge(self.key, received.position + 1, **details)
         return None
 
-    def url(self, received: Received, run: str, experiment: str) -> str | None:
-        """Page of a run in MLflow's own pages."""
+    def page(self, received: Received, run: str, experiment: str) -> str | None:
+        """Path of a run's page below MLflow's address, None while the run has not arrived."""
         remote, number = received.remotes.get(run), self._experiments.get(experiment)
-        if remote is None or number is None or not self.uri.startswith("http"):
+        if remote is None or number is None:
             return None
-        return f"{self.uri.rstrip('/')}/#/experiments/{number}/runs/{remote}"
+        # Without the last part MLflow's pages open in their mode for chat traces.
+        return f"/#/experiments/{number}/runs/{remote}?workflowType=machine_learning"
 
     def _connected(self) -> MlflowClient:
         """Make the client at first use, because importing mlflow takes seconds."""
@@ -151,7 +152,7 @@ class Destination:
             client = self._connected()
             known = client.get_experiment_by_name(name)
             folder = None if self.uri.startswith("http") else (self.store / "mlflow" / "artifacts").as_uri()
-            made = known.experiment_id if known else client.create_experiment(name, artifact_location=folder)
+            made = known.experiment_id if known else client.create_experiment(name, folder)
             self._experiments[name] = str(made)
         return self._experiments[name]
 
