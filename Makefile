@@ -26,6 +26,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install ## Run the whole pipeline on the built-in model and conversations.
+	@mkdir -p $(STORE)/prefect
 	PREFECT_HOME=$(abspath $(STORE))/prefect $(BIN)/coala run --config data/demo.yaml --store $(STORE)
 
 test: install ## Run the fast tests (what CI runs, beside lint and the affordable slow tests).

