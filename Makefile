@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all lint format bench-pipeline bench-solver lock clean
+.PHONY: help install demo test test-slow test-gpu test-all lint format bench-pipeline lock clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -53,9 +53,6 @@ format: install ## Rewrite the sources in the project's style.
 
 bench-pipeline: install ## Measure the pipeline on book2dial (../shared/data), three split seeds; writes data/bench/pipeline.json.
 	$(BIN)/python -m tests.bench.pipeline
-
-bench-solver: install ## Measure Phase I on problem M (../shared); writes data/bench/solver.json.
-	$(BIN)/python -m tests.bench.solver
 
 lock: ## Write constraints.txt anew from the ranges in pyproject.toml (needs a registry).
 	.ci/lock $(PYTHON)

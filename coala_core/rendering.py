@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from coala_core.storage import digest
-
 Message = dict[str, str]
 
 _PLAIN_NAMES = {"system": "System", "user": "Student", "assistant": "Tutor"}
@@ -175,12 +173,6 @@ class Renderer:
                 f"`embed` needs token ids below the model's vocabulary of {self._vocabulary}, got {max(token_ids)}; "
                 "tokenizer and weights do not belong together"
             )
-
-    @property
-    def template_digest(self) -> str:
-        """Identifies how messages become text."""
-        template = self._tokenizer.chat_template
-        return digest(template if template is not None else [_PLAIN_NAMES, _PLAIN_CUE])
 
 
 def _split_system(messages: list[Message]) -> tuple[list[Message], list[Message]]:

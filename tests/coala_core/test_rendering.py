@@ -262,15 +262,6 @@ def test_an_id_beyond_the_vocabulary_is_refused_even_where_it_would_be_cut() -> 
         Renderer(own, 16, len(own) - 1).render([say("user", "why?")], "step " * 40 + "<new>")
 
 
-def test_the_template_digest_follows_the_template() -> None:
-    chat, plain = tiny_tokenizer(chat=True), tiny_tokenizer()
-    other = tiny_tokenizer(chat=True)
-    other.chat_template = CHATML + " "
-    digests = [Renderer(own, 64, 512).template_digest for own in (chat, plain, other, tiny_tokenizer(chat=True))]
-    assert digests[0] == digests[3]
-    assert len(set(digests)) == 3
-
-
 def test_rendering_leaves_the_tokenizer_as_it_was() -> None:
     own = tiny_tokenizer(chat=True)
     before = own(START + "why?")["input_ids"]

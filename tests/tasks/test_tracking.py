@@ -250,7 +250,7 @@ def test_a_real_server_killed_in_the_middle_gets_the_rest_later(store, empty_dat
         tracker = Tracker.open(store, CONFIG, "parent", {})
         tracker.log_stage("solve", key="a", params={"gates": 4}, report_metrics={"bad": float("nan")}, files=[report])
         assert (tracker.pending, tracker.warnings) == (0, [])
-        assert tracker.url == f"{address}/#/experiments/1/runs/{tracker.remote_id}"
+        assert tracker.url == f"{address}/#/experiments/1/runs/{tracker.remote_id}?workflowType=machine_learning"
         kill(server)
         began = time.monotonic()
         tracker.log_stage("finetune", key="b", params={}, report_metrics={}, history=history, step="epoch")

@@ -114,6 +114,7 @@ def _produce_slowly(root: Path, log: Path, start: Any) -> None:
 
     start.wait()
     produce(Store(root), plan(), compute)
+    os._exit(0)  # a fork must not wait for threads of the session that it left behind
 
 
 def test_of_two_processes_one_computes_and_both_have_the_artifact(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""Which head of the path is kept, what its card says, and that seeds fix its bytes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from numpy.testing import assert_allclose
+
+from coala_core.features import read_pairs, stack_rows
+from coala_core.heads import read_head
+from coala_core.metrics import pair_accuracy
+from coala_core.stages import embed, solve, split, triplets
+from coala_core.stages.solve import choose_solution
+from coala_core.storage import Store
+from tests.coala_core.stages.conftest import Chain
+from tests.lessons import digests, lesson, quick_config
+
+
+def rows(*entries: tuple[int, float]) -> list[dict[str, Any]]:
+    """Rows of a path, the largest weight first, from neurons and validation accuracy."""
+    return [{"neurons": neurons, "validation_accuracy": accuracy} for neurons, accuracy in entries]
+
+
+@pytest.mark.parametrize(
+    ("path", "chosen"),
+    [
+        (rows((2, 0.6), (4, 0.7), (8, 0.65)), 1),
+        (rows((2, 0.7), (4, 0.7), (8, 0.7)), 0),  # of equals the largest weight
+        (rows((0, 0.9), (0, 0.9), (1, 0.4)), 2),  # a head without neurons orders nothing
+        (rows((0, 0.5), (3, 0.5), (4, 0.5)), 1),
+        (rows((0, 0.5), (0, 0.5)), 0),
+    ],
+)
+def test_the_best_on_validation_is_chosen(path: list[dict[str, Any]], chosen: int) -> None:
+    assert choose_solution(path) == chosen
+
+
+def test_the_path_s_accuracies_are_those_of_its_kept_head(chain: Chain) -> None:
+    path = json.loads((chain.solve.path / "path.json").read_text())
+    kept = path[choose_solution(path)]
+    pairs = read_pairs(chain.embed.path, chain.split.path, chain.triplets.path)
+    head = read_head(chain.solve.path)
+    for name in ("train", "validation"):
+        accuracy = pair_accuracy(head.score(pairs[name].chosen), head.score(pairs[name].rejected)).accuracy
+        assert kept[f"{name}_accuracy"] == chain.solve.report[f"{name}_accuracy"] == accuracy
+    assert [row["share"] for row in path] == pytest.approx([0.4, 0.1])
+
+
+def test_the_reported_bounds_agree_with_each_other_and_with_the_stored_head(chain: Chain) -> None:
+    report, config = chain.solve.report, chain.config.solve
+    features, labels = stack_rows(read_pairs(chain.embed.path, chain.split.path, chain.triplets.path)["train"])
+    misfit = read_head(chain.solve.path).score(features) - labels
+    # Weight decay is left out, so the squared loss alone stays below the network's objective.
+    assert 0.5 * float(misfit @ misfit) <= report["network_objective"] * (1 + 1e-4)
+    assert_allclose(report["gap"], (report["upper_bound"] - report["lower_bound"]) / report["upper_bound"], rtol=1e-6)
+    assert report["status"] == "CONVERGED"
+    assert abs(report["gap"]) < config.tolerance
+    assert report["cone_violation"] <= config.max_cone_violation
+
+
+def test_the_card_names_what_the_head_takes(chain: Chain) -> None:
+    card = json.loads((chain.solve.path / "head.json").read_text())
+    assert (card["phase"], card["features"]) == (1, 32)
+    expected = {"model": "llama", "layer": 2, "depth": 4, "pooling": "mean", "hidden_size": 32, "max_tokens": 2048}
+    assert {name: card["embed"][name] for name in expected} == expected
+    assert card["embed"]["model_fingerprint"] == chain.embed.report["model_fingerprint"]
+
+
+def test_the_same_seeds_in_another_store_give_the_same_bytes(chain: Chain, second_chain: Chain) -> None:
+    assert chain.store.root != second_chain.store.root
+    for stage in ("triplets", "split", "embed", "solve", "finetune", "evaluate"):
+        ours, theirs = getattr(chain, stage), getattr(second_chain, stage)
+        assert digests(ours.path) == digests(theirs.path), stage
+        assert ours.sha256 == theirs.sha256
+
+
+def test_another_split_seed_keeps_the_features_and_moves_the_head(chain: Chain) -> None:
+    config = chain.config.split.model_copy(update={"seed": 5})
+    other = split.run(chain.store, config, chain.triplets)
+    assert embed.run(chain.store, chain.config.embed, chain.triplets) == chain.embed
+    head = solve.run(chain.store, chain.config.solve, chain.embed, other)
+    assert digests(head.path)["head.safetensors"] != digests(chain.solve.path)["head.safetensors"]
+
+
+def test_another_gate_seed_moves_the_head(chain: Chain) -> None:
+    config = chain.config.solve.model_copy(update={"seed": 5})
+    head = solve.run(chain.store, config, chain.embed, chain.split)
+    assert digests(head.path)["head.safetensors"] != digests(chain.solve.path)["head.safetensors"]
+
+
+def test_features_of_other_pairs_are_refused(chain: Chain, tmp_path: Path) -> None:
+    path = tmp_path / "half.jsonl"
+    path.write_text("".join(json.dumps(lesson(number)) + "\n" for number in range(12)))
+    config = quick_config(chain.store.root, path, Path(chain.config.embed.model))
+    half = triplets.run(chain.store, config.triplets)
+    features = embed.run(chain.store, config.embed, half)
+    with pytest.raises(ValueError, match="embeddings and split of the same pairs, got 36 and 72 pairs .*'lesson-00012"):
+        solve.run(chain.store, config.solve, features, chain.split)
+
+
+def test_a_store_without_the_triplets_is_refused(chain: Chain, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must hold the triplets artifact .*, got nothing; run the triplets stage"):
+        solve.run(Store(tmp_path), chain.config.solve, chain.embed, chain.split)

@@ -1,0 +1,81 @@
+"""Refusals name every offence at once; defaults are usable; nothing changes after the check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from coala_core.config import PipelineConfig, SolveConfig, SplitConfig, load_config, parse_config
+
+
+def written(path: Path, text: str) -> Path:
+    """Write a YAML file."""
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_every_offence_is_listed_with_its_name_and_value(tmp_path: Path) -> None:
+    text = "solve: {gates: 0, tolerence: 0.1}\nembed: {pooling: max}\nstoer: x\nfinetune: {epochs: many}\n"
+    with pytest.raises(ValueError) as refusal:
+        load_config(written(tmp_path / "run.yaml", text))
+    message = str(refusal.value)
+    assert message.startswith(f"`{tmp_path / 'run.yaml'}` is not a valid configuration: ")
+    offences = ("solve.gates", "(got 0)", "solve.tolerence", "embed.pooling", "(got 'max')", "stoer", "finetune.epochs")
+    assert [offence for offence in offences if offence not in message] == []
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("solve: [1", "must be YAML in UTF-8"),
+        ("- solve", "must hold a mapping of sections, got list"),
+        ("solve: 3", "solve: Input should be a valid dictionary"),
+        ("split: {train: 0.9, validation: 0.2}", r"below 1 so that a test split remains, got 0\.9 \+ 0\.2"),
+        ("solve: {path: [0.1, 0.2]}", r"must fall strictly and stay inside \(0, 1\), got \(0\.1, 0\.2\)"),
+        ("solve: {path: [0.5, 0.5]}", "must fall strictly"),
+        ("solve: {path: [1.0]}", "must fall strictly"),
+        ("solve: {path: []}", "must fall strictly"),
+        ("solve: {gates: 4, probe_gates: 5}", "`solve.probe_gates` must not exceed `solve.gates`, got 5 and 4"),
+        ("split: {seed: -1}", r"split\.seed: Input should be greater than or equal to 0 \(got -1\)"),
+        ("finetune: {beta: .nan}", r"finetune\.beta"),
+        ("finetune: {learning_rate: .inf}", r"finetune\.learning_rate"),
+    ],
+)
+def test_bad_content_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_config(written(tmp_path / "run.yaml", text))
+
+
+def test_files_that_are_none_or_not_text_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="needs a YAML file, got no file at .*gone.yaml"):
+        load_config(tmp_path / "gone.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="must be YAML in UTF-8"):
+        load_config(tmp_path / "binary.yaml")
+
+
+def test_what_a_file_leaves_out_takes_its_default(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path / "run.yaml", "solve: {gates: 20}\n"))
+    assert config == PipelineConfig(solve=SolveConfig(gates=20))
+    assert load_config(written(tmp_path / "empty.yaml", "")) == PipelineConfig()
+
+
+def test_a_file_can_hold_the_whole_configuration(tmp_path: Path) -> None:
+    import yaml
+
+    config = PipelineConfig(split=SplitConfig(seed=3))
+    text = yaml.safe_dump(config.model_dump(mode="json"))
+    assert load_config(written(tmp_path / "run.yaml", text)) == config
+
+
+def test_a_checked_configuration_does_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        PipelineConfig().solve.gates = 3  # type: ignore[misc]
+
+
+def test_the_source_is_named() -> None:
+    with pytest.raises(ValueError, match="`the command line` is not a valid configuration: split.train"):
+        parse_config({"split": {"train": 0}}, source="the command line")
