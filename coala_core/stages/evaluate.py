@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 
 from coala_core.config import EvaluateConfig
 from coala_core.evaluate import evaluate_head
-from coala_core.features import read_pairs
 from coala_core.heads import read_head
 from coala_core.plots import plot_margin_histogram
 from coala_core.progress import Progress, silent
 from coala_core.stages.base import Plan, by_content, produce
+from coala_core.stages.inputs import pairs_behind
 from coala_core.storage import Artifact, Store, Workspace
 
 STAGE = "evaluate"
@@ -47,9 +47,7 @@ def run(store: Store, config: EvaluateConfig, finetune: Artifact, progress: Prog
     def compute(workspace: Workspace) -> None:
         workspace.clear()
         solve = store.resolve(finetune.manifest["inputs"]["solve"])
-        embed, split = (store.resolve(solve.manifest["inputs"][name]) for name in ("embed", "split"))
-        triplets = store.resolve(split.manifest["inputs"]["triplets"])
-        pairs = read_pairs(embed.path, split.path, triplets.path)
+        pairs = pairs_behind(store, solve)
         evaluation = evaluate_head(
             read_head(finetune.path),
             read_head(solve.path),

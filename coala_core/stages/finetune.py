@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 from coala_core.config import FinetuneConfig
-from coala_core.features import read_pairs
 from coala_core.finetune import finetune_head
 from coala_core.heads import CARD, read_head, write_head
 from coala_core.plots import plot_margins_over_epochs
 from coala_core.progress import Progress, silent
 from coala_core.stages.base import Plan, by_content, produce
+from coala_core.stages.inputs import pairs_behind
 from coala_core.storage import Artifact, Store, Workspace
 
 STAGE = "finetune"
@@ -45,9 +45,7 @@ def run(store: Store, config: FinetuneConfig, solve: Artifact, progress: Progres
 
     def compute(workspace: Workspace) -> None:
         workspace.clear()
-        embed, split = (store.resolve(solve.manifest["inputs"][name]) for name in ("embed", "split"))
-        triplets = store.resolve(split.manifest["inputs"]["triplets"])
-        pairs = read_pairs(embed.path, split.path, triplets.path)
+        pairs = pairs_behind(store, solve)
         result = finetune_head(read_head(solve.path), pairs["train"], pairs["validation"], config, progress)
         card = json.loads((solve.path / CARD).read_text(encoding="utf-8"))
         report = result.report()

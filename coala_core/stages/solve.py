@@ -8,13 +8,14 @@ from typing import Any
 from coala_core.config import SolveConfig
 from coala_core.cvxnn import Path as WeightPath
 from coala_core.cvxnn import Solution, fit_path
-from coala_core.features import read_pairs, stack_rows
+from coala_core.features import stack_rows
 from coala_core.heads import write_head
 from coala_core.metrics import pair_accuracy
 from coala_core.pairs import PairFeatures
 from coala_core.plots import plot_path, plot_residuals
 from coala_core.progress import Progress, silent
 from coala_core.stages.base import Plan, by_content, produce
+from coala_core.stages.inputs import pairs_of
 from coala_core.storage import Artifact, Store, Workspace
 
 STAGE = "solve"
@@ -49,8 +50,7 @@ def run(store: Store, config: SolveConfig, embed: Artifact, split: Artifact, pro
 
     def compute(workspace: Workspace) -> None:
         workspace.clear()
-        triplets = store.resolve(split.manifest["inputs"]["triplets"])
-        pairs = read_pairs(embed.path, split.path, triplets.path)
+        pairs = pairs_of(store, embed, split)
         features, labels = stack_rows(pairs["train"])
         path = fit_path(features, labels, config, progress)
         rows = [_path_row(solution, path, pairs) for solution in path.solutions]
