@@ -93,7 +93,7 @@ def show(rows: list[dict[str, Any]], mean: float, rate: float) -> None:
     for row in rows:
         low, high = row["wilson"]
         rivals = [f"{row['baselines'][name]:.3f}" for name in ("linear_probe", "phase_one_head")]
-        cells = [f"{row['accuracy']:.3f}", f"{low:.3f} to {high:.3f}", *rivals, f"{row['gap']:.1e}"]
+        cells = [f"{row['accuracy']:.3f}", f"{low:.3f} to {high:.3f}", *rivals, f"{abs(row['gap']):.1e}"]
         table.add_row(str(row["seed"]), *cells, f"{row['seconds']:.0f}", ", ".join(row["reused"]) or "nothing")
     console = Console(width=120)
     console.print(table)
