@@ -153,7 +153,8 @@ def test_names_that_cannot_be_read_are_refused(tmp_path):
 
 
 def test_builtin_is_the_packaged_file(tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "coala_data", raising=False)
+    monkeypatch.setitem(sys.modules, "coala_data", None)  # so that what the test imports is undone after it
+    del sys.modules["coala_data"]
     package = tmp_path / "coala_data"
     package.mkdir()
     (package / "__init__.py").write_text("")
