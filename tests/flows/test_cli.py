@@ -255,6 +255,7 @@ def test_a_refused_run_on_a_server_shows_its_sentence(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_is_one_sentence_and_the_same_command_goes_on(tmp_path: Path) -> None:
     many = write_lessons(tmp_path / "many.jsonl", 6000)
     arguments = ["triplets", "--conversations", many, "--store", tmp_path / "store"]

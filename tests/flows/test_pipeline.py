@@ -297,6 +297,7 @@ def test_a_missing_file_closes_the_run_as_failed(make_store: Callable[[str], Pat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_closes_the_run_as_killed_and_the_next_run_goes_on(
     make_store: Callable[[str], Path], tmp_path: Path, model: Path
 ) -> None:
