@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -244,6 +245,7 @@ def replay(*, store: StoreFolder = None, uri: str | None = None) -> int:
 def _run_stage(stage: ModuleType, config: PipelineConfig, *inputs: Artifact) -> None:
     from flows.console import progress_bar, show_artifact
 
+    logging.basicConfig(format="%(message)s")  # Prefect, where it runs, has a format of its own
     with progress_bar(stage.STAGE) as progress:
         artifact = stage.run(Store(config.store), getattr(config, stage.STAGE), *inputs, progress=progress)
     show_artifact(artifact)
@@ -273,6 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or what the command returns; 2 for refused input, 130 after Ctrl-C.
     """
     quiet_environment()
+    # What the stages say, such as the once-only conversion of the built-in model, is for people to see.
+    logging.getLogger("coala").setLevel(logging.INFO)
     try:
         result = app(arguments, result_action="return_value", exit_on_error=False, print_error=False)
     except (CycloptsError, ValueError, OSError, ModuleNotFoundError, Damaged) as error:
