@@ -63,7 +63,7 @@ class LanguageModel:
         """States of the chosen layer.
 
         No mask is given: attention is causal and padding is on the right, so no token sees any, and the
-        kernels without a mask are up to a quarter faster.
+        forward pass without a mask is faster.
 
         Parameters
         ----------

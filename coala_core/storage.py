@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
@@ -274,11 +274,6 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
-
-    @classmethod
-    def start(cls) -> Self:
-        """Make a running stopwatch."""
-        return cls()
 
     @property
     def seconds(self) -> float:

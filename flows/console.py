@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -105,16 +107,12 @@ def show_checks(checks: list[Check]) -> None:
 
 def _program(name: str) -> str:
     """Path of a program of this environment, short where it lies below the working directory."""
-    import sys
-
     path = Path(sys.executable).parent / name
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _plain(value: object) -> str:
     """Text without markup: square brackets in data are no commands to rich."""
-    from rich.markup import escape
-
     if isinstance(value, float):
         return f"{value:.6g}"
     return escape(str(value))

@@ -7,7 +7,6 @@ one that was computed.
 from __future__ import annotations
 
 import json
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,8 +19,6 @@ from tasks.provenance import environment_tags
 from tasks.report import markdown
 from tasks.summary import RunSummary, StageRecord
 from tasks.tracker import Tracker
-
-logger = logging.getLogger("coala.records")
 
 NOTE = "mlflow.note.content"
 """Tag that MLflow shows as a run's description, as Markdown."""

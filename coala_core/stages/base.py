@@ -55,7 +55,7 @@ def produce(store: Store, plan: Plan, compute: Callable[[Workspace], None]) -> A
             found = None
         if found is not None:
             return found
-        watch = Stopwatch.start()
+        watch = Stopwatch()
         workspace = store.workspace(plan.stage, plan.key)
         compute(workspace)
         return store.seal(workspace, plan.stage, plan.key, plan.config, plan.inputs, watch.seconds)
