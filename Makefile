@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all lint format bench-pipeline lock clean
+.PHONY: help install demo test test-slow test-gpu test-all lint format bench-pipeline bench-embed lock clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ format: install ## Rewrite the sources in the project's style.
 
 bench-pipeline: install ## Measure the pipeline on book2dial (../shared/data), three split seeds; writes data/bench/pipeline.json.
 	$(BIN)/python -m tests.bench.pipeline
+
+bench-embed: install ## Measure embedding: tokens, speed, growth, memory (../shared/data); writes data/bench/embed.json.
+	$(BIN)/python -m tests.bench.embed
 
 lock: ## Write constraints.txt anew from the ranges in pyproject.toml (needs a registry).
 	.ci/lock $(PYTHON)

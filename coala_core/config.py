@@ -6,16 +6,21 @@ parameters, so a default or a range exists in one place only.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 BUILTIN_CONVERSATIONS = "builtin"
 BUILTIN_MODEL = "builtin"
 
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s'\"]+@")
+
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+StoredPooling = Literal["mean", "last"]
+Pooling = Literal["mean", "last", "mean+last"]
 
 
 class StageConfig(BaseModel):
@@ -68,25 +73,60 @@ class EmbedConfig(StageConfig):
     """Causal language model: a directory, a hub name, or "builtin" for the shipped SmolLM2-135M-Instruct."""
     revision: str | None = None
     """Branch, tag or commit of a hub model; ignored for directories."""
-    layer: int | None = Field(default=None, ge=1)
-    """Hidden layer to read, 1 to the depth; empty means two thirds of the depth, rounded."""
-    pooling: Literal["mean", "last", "mean+last"] = "mean"
-    """How the response's own token states become one vector."""
+    layers: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Hidden layers to store, 1 to the depth; empty means two thirds of the depth, rounded."""
+    poolings: tuple[StoredPooling, ...] = Field(default=("mean",), min_length=1)
+    """How the response's own token states become one vector; each way is stored."""
     max_tokens: int = Field(default=2048, ge=16)
     """Longest sequence, or the model's window where that is shorter; the oldest turns are cut first."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the language model; features are stored as float32 either way."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the language model, "auto" bfloat16 where the processor is fast at it; features are float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the language model runs."""
     batch_tokens: int = Field(default=4096, ge=64)
     """Tokens in one forward pass at most, padding included."""
     shard_rows: int = Field(default=256, ge=1)
-    """Pairs in one Parquet shard, which is the unit of resumption."""
+    """Pairs in one Parquet shard, which is the unit of resumption and of work."""
+    share_prefixes: bool = True
+    """Whether sequences that begin alike compute their common tokens once."""
+    cache: str | None = Field(default=None, min_length=1)
+    """Folder or fsspec URL of the feature cache; empty means `features` in the store."""
+    executor: Literal["local", "ray"] = "local"
+    """What runs the workers: processes of this machine, or Ray."""
+    workers: int = Field(default=1, ge=1)
+    """Processes that embed shards at the same time, each with its own language model."""
+    cpus_per_worker: float | None = Field(default=None, gt=0)
+    """Cores that each worker takes; empty means all cores shared among the workers."""
+    gpus_per_worker: float = Field(default=0.0, ge=0)
+    """Devices that each worker takes; shares such as 0.5 let workers share one."""
+    ray_address: str | None = Field(default=None, min_length=1)
+    """Ray cluster to join, "auto" for the running one; empty starts one on this machine."""
+
+    @field_validator("cache")
+    @classmethod
+    def _the_address_holds_no_secret(cls, cache: str | None) -> str | None:
+        if cache is not None and _CREDENTIALS.search(cache):
+            raise ValueError(
+                "`embed.cache` must not hold credentials, since settings are recorded; "
+                "give them in the environment, as the URL's filesystem reads them"
+            )
+        return cache
+
+    @field_validator("layers", "poolings")
+    @classmethod
+    def _nothing_is_stored_twice(cls, values: tuple[int | str, ...], info: ValidationInfo) -> tuple[int | str, ...]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"`embed.{info.field_name}` must not repeat itself, got {values}; name each once")
+        return values
 
 
 class SolveConfig(StageConfig):
     """Stage ``solve``, Phase I: the convex program of eq. (4), over a path of weights."""
 
+    layer: int | None = Field(default=None, ge=1)
+    """Stored hidden layer to fit on; empty means the first of `embed.layers`."""
+    pooling: Pooling | None = None
+    """Stored pooling to fit on, "mean+last" both side by side; empty means the first of `embed.poolings`."""
     gates: int = Field(default=50, ge=1, le=4096)
     """Number P of activation patterns; the network has at most 2 P neurons."""
     probe_gates: int = Field(default=10, ge=0)
@@ -233,6 +273,11 @@ def parse_config(content: dict[str, object], source: str) -> PipelineConfig:
         return PipelineConfig.model_validate(content)
     except ValidationError as error:
         offences = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']} (got {e['input']!r})" for e in error.errors()
+            f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']} (got {_without_secrets(e['input'])})"
+            for e in error.errors()
         )
         raise ValueError(f"`{source}` is not a valid configuration: {offences}") from error
+
+
+def _without_secrets(value: object) -> str:
+    return _CREDENTIALS.sub("***@", repr(value))

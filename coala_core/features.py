@@ -8,25 +8,31 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from coala_core.embed import read_features
+from coala_core.config import Pooling
+from coala_core.feature_table import read_features
 from coala_core.pairs import PairFeatures
 from coala_core.splits import SPLITS, Split, check_leakage
 
 
-def read_pairs(embed: Path, split: Path, triplets: Path) -> dict[Split, PairFeatures]:
+def read_pairs(embed: Path, split: Path, triplets: Path, layer: int, pooling: Pooling) -> dict[Split, PairFeatures]:
     """Join the three artifacts by pair id, one `PairFeatures` a split.
 
     Parameters
     ----------
     embed, split, triplets : Path
         Folders of the artifacts; the split's own triplets are the ones to give.
+    layer : int
+        Stored hidden layer.
+    pooling : "mean", "last" or "mean+last"
+        Stored pooling, or both side by side.
 
     Raises
     ------
     ValueError
-        If the embeddings and the split do not hold the same pairs, or the split leaks.
+        If the layer or the pooling is not stored, the embeddings and the split do not hold the same pairs, or the
+        split leaks.
     """
-    pair_ids, chosen, rejected = read_features(embed)
+    pair_ids, chosen, rejected = read_features(embed, layer, pooling)
     table = pq.read_table(split / "split.parquet")
     check_leakage(table)
     home = dict(zip(table["pair_id"].to_pylist(), table["split"].to_pylist(), strict=True))

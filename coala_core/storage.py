@@ -58,10 +58,16 @@ class Artifact(BaseModel):
         return report
 
     @property
+    def timing(self) -> dict[str, Any]:
+        """Seconds, and other facts of the machine that computed it last; no digest covers them."""
+        path = self.path / TIMING
+        timing: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        return timing
+
+    @property
     def seconds(self) -> float:
         """Wall-clock seconds that computing it took, the last time it was computed."""
-        path = self.path / TIMING
-        return float(json.loads(path.read_text())["seconds"]) if path.exists() else float("nan")
+        return float(self.timing.get("seconds", "nan"))
 
 
 class Workspace:
@@ -76,6 +82,9 @@ class Workspace:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.report: dict[str, Any] = {}
+        """What the stage says about its output; equal for equal work."""
+        self.performance: dict[str, Any] = {}
+        """What the stage says about this machine at work; kept beside the seconds, outside every digest."""
 
     def write(self, name: str, writer: Callable[[Path], None]) -> Path:
         """Let `writer` fill a temporary file, then rename it to `name`: the file appears whole or not at all."""
@@ -199,7 +208,8 @@ class Store:
             "files": {name: _describe(workspace.path / name) for name in names},
             "report": workspace.report,
         }
-        workspace.write_json(TIMING, {"seconds": seconds, "finished_at": time.time()})
+        timing = {"seconds": seconds, "finished_at": time.time(), "performance": workspace.performance}
+        workspace.write_json(TIMING, timing)
         workspace.write_json(MANIFEST, manifest)
         final = self.directory(stage, key)
         workspace.path.rename(final)

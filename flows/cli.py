@@ -8,14 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
-import yaml
 from cyclopts import App, CycloptsError, Parameter
 
 from coala_core import __version__
-from coala_core.config import PipelineConfig, load_config, parse_config
+from coala_core.config import PipelineConfig
 from coala_core.storage import Artifact, Damaged, Store, open_artifact
+from flows.cache import cache
+from flows.settings import ConfigFile, Settings, StoreFolder, configure
 
 app = App(
     name="coala",
@@ -23,50 +24,9 @@ app = App(
     help="Conversations in, a certified convex preference head out.",
     suppress_keyboard_interrupt=False,
 )
+app.command(cache)
 
-ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"], help="YAML with any of the sections.")]
-Settings = Annotated[
-    tuple[str, ...],
-    Parameter(name=["--set", "-s"], negative="", help="SECTION.NAME=VALUE, any setting, as often as needed."),
-]
-StoreFolder = Annotated[str | None, Parameter(name="--store", help="Folder of all artifacts.")]
 Folder = Annotated[Path, Parameter(help="Folder that the stage before printed.")]
-
-
-def configure(config: Path | None, settings: Sequence[str], **named: object) -> PipelineConfig:
-    """Merge YAML, named options and `--set`, later ones first in rank, into one checked configuration.
-
-    Raises
-    ------
-    ValueError
-        If a key is unknown, a value out of range, or a `--set` not of the form SECTION.NAME=VALUE.
-    """
-    content = load_config(config).model_dump(exclude_unset=True) if config else {}
-    for name, value in named.items():
-        if value is not None:
-            _place(content, name.replace("__", "."), value)
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not name:
-            raise ValueError(f"`--set` must be SECTION.NAME=VALUE, got {setting!r}; for example --set solve.gates=20")
-        _place(content, name, _parsed(setting, value))
-    return parse_config(content, source="the command line" if config is None else str(config))
-
-
-def _parsed(setting: str, value: str) -> object:
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(f"`--set {setting}` must have a YAML value, got {value!r}; quote text with signs") from error
-
-
-def _place(content: dict[str, Any], name: str, value: object) -> None:
-    *sections, last = name.split(".")
-    for section in sections:
-        content = content.setdefault(section, {})
-        if not isinstance(content, dict):
-            raise ValueError(f"`{section}` must be a section with settings, got {content!r}; set {name} alone")
-    content[last] = value
 
 
 @app.command
@@ -151,15 +111,29 @@ def embed(
     triplets: Folder,
     *,
     model: str | None = None,
+    explain: bool = False,
     config: ConfigFile = None,
     store: StoreFolder = None,
     settings: Settings = (),
 ) -> None:
-    """Embed the responses of triplets, and print the folder."""
+    """Embed the responses of triplets, and print the folder.
+
+    Parameters
+    ----------
+    model
+        Folder or hub name of a causal language model, or "builtin".
+    explain
+        Compute nothing; say what the feature cache has, shard by shard, and why the rest is not reused.
+    """
     from coala_core.stages import embed as stage
 
     checked = configure(config, settings, embed__model=model, store=store)
-    _run_stage(stage, checked, open_artifact(triplets, "triplets"))
+    artifact = open_artifact(triplets, "triplets")
+    if not explain:
+        return _run_stage(stage, checked, artifact)
+    from flows.console import show_explanation
+
+    show_explanation(stage.explain(Store(checked.store), checked.embed, artifact))
 
 
 @app.command

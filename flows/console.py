@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from coala_core.embed.reuse import Explanation
+from coala_core.feature_cache import SpaceUsage
 from coala_core.progress import Progress as Listener
 from coala_core.storage import Artifact
 from tasks.doctor import Check
@@ -49,7 +51,7 @@ def progress_bar(stage: str) -> Iterator[Listener]:
 def show_artifact(artifact: Artifact) -> None:
     """Print a stage's report and the folder to give to the next stage."""
     table = Table(title=f"{artifact.stage} {artifact.key[:8]}", title_justify="left", show_header=False, box=None)
-    for name, value in artifact.report.items():
+    for name, value in (artifact.report | artifact.timing.get("performance", {})).items():
         table.add_row(name, _plain(value))
     err.print(table)
     out.print(str(artifact.path), markup=False)
@@ -103,6 +105,51 @@ def show_checks(checks: list[Check]) -> None:
         colour = _COLOURS[check.status]
         table.add_row(check.name, f"[{colour}]{check.status}[/{colour}]", _plain(check.finding), _plain(check.remedy))
     Console(highlight=False).print(table)
+
+
+def show_explanation(explanation: Explanation) -> None:
+    """Print what the stage ``embed`` would reuse, shard by shard, and why it would compute the rest."""
+    reused = sum(shard.served for shard in explanation.reused)
+    out.print(
+        f"{explanation.pairs:,} pairs, {explanation.texts:,} different: {reused:,} stored, "
+        f"{explanation.to_embed:,} to embed. Cache {explanation.cache}, space {explanation.space}.",
+        markup=False,
+    )
+    if explanation.finished:
+        out.print("The artifact is finished and intact: the stage would reuse it whole.", markup=False)
+    table = Table(header_style="bold")
+    table.add_column("pairs", justify="right")
+    table.add_column("reused")
+    table.add_column("why", overflow="fold")
+    for shard in explanation.reused:
+        table.add_row(f"{shard.served:,}", "yes", f"{shard.shard}, which holds {shard.rows:,}")
+    for reason, pairs in explanation.reasons.items():
+        table.add_row(f"{pairs:,}", "no", _plain(reason))
+    out.print(table)
+    for name, reason in explanation.damaged.items():
+        out.print(f"{name}: {reason}", markup=False)
+
+
+def show_cache(label: str, spaces: Sequence[SpaceUsage]) -> None:
+    """Print the spaces of a feature cache."""
+    out.print(f"Features in {label}:", markup=False)
+    table = Table(header_style="bold", box=None)
+    for column in ("space", "model and settings", "columns"):
+        table.add_column(column, no_wrap=column == "space", overflow="fold")
+    for column in ("shards", "pairs", "MB"):
+        table.add_column(column, justify="right")
+    for space in spaces:
+        shown = {name: value for name, value in space.identity.items() if name not in ("model", "model_fingerprint")}
+        settings = [f"{name} {value}" for name, value in sorted(shown.items())]
+        table.add_row(
+            space.key,
+            _plain("\n".join([str(space.identity.get("model", "unknown")), *settings])),
+            _plain("\n".join(space.columns)),
+            f"{space.shards:,}" + (f"\n{space.broken:,} broken" if space.broken else ""),
+            f"{space.rows:,}",
+            f"{space.bytes / 1e6:.1f}",
+        )
+    out.print(table)
 
 
 def _program(name: str) -> str:

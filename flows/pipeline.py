@@ -9,6 +9,7 @@ from prefect.runtime import flow_run
 
 from coala_core.config import PipelineConfig
 from coala_core.naming import run_name
+from coala_core.stages.solve import require_stored
 from tasks.records import recorded_run
 from tasks.report import publish
 from tasks.stages import embed_task, evaluate_task, finetune_task, solve_task, split_task, triplets_task
@@ -23,6 +24,7 @@ def _flow_run_name() -> str:
 @flow(name="coala", flow_run_name=_flow_run_name)
 def coala_pipeline(config: PipelineConfig = PipelineConfig()) -> RunSummary:  # noqa: B008  frozen, hence shareable
     """Conversations in, evaluated preference head out (paper, Algorithm 1)."""
+    refuse_unstored(config)
     with recorded_run(config, run_name(config), prefect_tags()) as run:
         triplets = run.add(triplets_task(config.store, config.triplets))
         split = run.add(split_task(config.store, config.split, triplets))
@@ -33,6 +35,19 @@ def coala_pipeline(config: PipelineConfig = PipelineConfig()) -> RunSummary:  # 
     summary = run.summary()
     publish(summary)
     return summary
+
+
+def refuse_unstored(config: PipelineConfig) -> None:
+    """Refuse to embed for hours what the solve then cannot use.
+
+    Raises
+    ------
+    ValueError
+        If `solve.layer` or `solve.pooling` is not among what `embed` is told to store.
+    """
+    # Only the model's depth tells which layer empty `embed.layers` stand for; then the stage's own check must do.
+    layers = config.embed.layers or [config.solve.layer or 1]
+    require_stored(config.solve, layers, config.embed.poolings)
 
 
 def prefect_tags() -> dict[str, str]:

@@ -17,8 +17,8 @@ from packaging.utils import canonicalize_name
 
 from coala_core.backend import resolve_backend
 from coala_core.config import BUILTIN_MODEL, EmbedConfig
-from coala_core.language_model import read_depth
-from coala_core.model_source import locate_model
+from coala_core.embed.model_settings import read_depth
+from coala_core.embed.model_source import locate_model
 from coala_core.storage import Store
 from tasks.doctor_check import Check
 from tasks.doctor_machine import is_true

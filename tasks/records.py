@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from coala_core.config import PipelineConfig
-from coala_core.storage import TIMING, Artifact, Store, dump_json
+from coala_core.storage import Artifact, Store, dump_json
 from tasks.provenance import environment_tags
 from tasks.report import markdown
 from tasks.summary import RunSummary, StageRecord
@@ -48,6 +48,7 @@ class RunRecord:
             seconds=0.0 if reused else artifact.seconds,
             reused=reused,
             report=artifact.report,
+            performance={} if reused else artifact.timing.get("performance", {}),
         )
         self.stages[artifact.stage] = record
         self._log(artifact, record)
@@ -60,7 +61,7 @@ class RunRecord:
             stage,
             key=artifact.key,
             params=artifact.manifest["config"],
-            report_metrics=numbers(record.report) | {"seconds": artifact.seconds},
+            report_metrics=numbers(record.report) | numbers(record.performance) | {"seconds": artifact.seconds},
             history=json.loads(history.read_text()) if history.exists() else (),
             step=_STEPS.get(stage, "step"),
             datasets=[(_DATASETS[stage], artifact.sha256[:36], stage)] if stage in _DATASETS else (),
@@ -118,8 +119,7 @@ def _log_parent(record: RunRecord) -> None:
 
 def _finished_at(artifact: Artifact) -> float:
     """When an artifact was computed; long ago if its timing, which no manifest covers, is gone."""
-    timing = artifact.path / TIMING
-    return float(json.loads(timing.read_text())["finished_at"]) if timing.exists() else 0.0
+    return float(artifact.timing.get("finished_at", 0.0))
 
 
 def recorded_files(artifact: Artifact) -> list[Path]:

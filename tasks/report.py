@@ -6,7 +6,8 @@ from typing import Any
 
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
-from tasks.summary import RunSummary
+from coala_core.embed.shard_worker import describe_performance
+from tasks.summary import RunSummary, StageRecord
 
 LOCAL_MLFLOW = "http://127.0.0.1:5000"
 """Where `mlflow ui` answers unless told otherwise."""
@@ -31,6 +32,7 @@ def result_rows(summary: RunSummary) -> list[tuple[str, str]]:
         ("groups", f"{sum(groups.values())} (train {groups['train']}, validation {groups['validation']}, "
                    f"test {groups['test']})"),
         ("pairs with equal features", f"{embed['equal_feature_share']:.1%}"),
+        ("tokens embedded", _tokens(summary.stages["embed"])),
         ("held-out accuracy", _accuracy(evaluate["head"], evaluate["confidence"])),
         *((f"  {label}", _accuracy(evaluate["baselines"][name], evaluate["confidence"]))
           for name, label in BASELINES.items()),
@@ -95,6 +97,13 @@ def _pairs(triplets: dict[str, Any], split: dict[str, Any]) -> str:
     )
     rejects = triplets["rows_rejected"]
     return text + (f", {rejects} rows rejected" if rejects else "")
+
+
+def _tokens(embed: StageRecord) -> str:
+    """Say how many tokens the language model computed in this run, how fast, and of how many."""
+    if not embed.performance.get("computed_tokens"):
+        return f"none computed; all {embed.report['tokens']:,} were stored"
+    return describe_performance(embed.performance)
 
 
 def _accuracy(verdict: dict[str, Any], confidence: float) -> str:

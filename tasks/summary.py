@@ -25,6 +25,8 @@ class StageRecord(BaseModel):
     """Whether an earlier run had computed it."""
     report: dict[str, Any]
     """What the stage says about its output."""
+    performance: dict[str, Any] = {}
+    """What it says about this machine at work; empty if it was reused."""
 
 
 class RunSummary(BaseModel):

@@ -17,7 +17,7 @@ SUBJECTS = ("the triangle", "the equation", "the base line", "the second step", 
 
 QUICK: dict[str, dict[str, Any]] = {
     "split": {"train": 0.6, "validation": 0.2},
-    "embed": {"layer": 2, "shard_rows": 16, "device": "cpu"},
+    "embed": {"layers": [2], "shard_rows": 16, "device": "cpu"},
     "solve": {"gates": 6, "probe_gates": 2, "path": [0.4, 0.1], "max_sweeps": 200, "backend": "numpy"},
     "finetune": {"epochs": 12, "batch_size": 16},
     "evaluate": {"resamples": 100},

@@ -85,6 +85,8 @@ def test_layers_import_downwards_only() -> None:
         ("cupyx", ("coala_core/backend.py",)),
         ("mlflow", ("tasks/tracking.py",)),
         ("prefect", ("tasks/", "flows/")),
+        ("fsspec", ("coala_core/feature_cache/remote_files.py",)),
+        ("ray", ("coala_core/executors/ray.py",)),
     ],
 )
 def test_a_foreign_package_has_one_home(foreign: str, homes: tuple[str, ...]) -> None:

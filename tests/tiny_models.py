@@ -7,6 +7,12 @@ from typing import Any, Literal
 
 Architecture = Literal["llama", "gpt2", "qwen3"]
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "gpt2", "qwen3")
+OTHERS = ("mistral", "gemma2", "bloom", "mamba", "rwkv", "lfm2", "gpt_oss", "llama4_text")
+"""Architectures that tests of prefix sharing need beside the usual ones."""
+WINDOW = 8
+"""Tokens that the Mistral-type model sees."""
+CHUNK = 64
+"""Tokens in a chunk of the Llama-4-type model, which attends inside chunks only."""
 DEPTH = 4
 POSITIONS = 4096
 
@@ -63,13 +69,11 @@ def tiny_tokenizer(*, chat: bool = False, bos: bool = False, plain_tokens: tuple
     return tokenizer
 
 
-def tiny_config(architecture: Architecture, vocabulary: int) -> Any:
+def tiny_config(architecture: str, vocabulary: int) -> Any:
     """Configuration of a decoder with four blocks that differ in what the architectures differ in."""
-    from transformers import GPT2Config, LlamaConfig, Qwen3Config
+    from transformers import AutoConfig
 
     shared = {"vocab_size": vocabulary, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
-    if architecture == "gpt2":  # learned positions, biases, transposed weights
-        return GPT2Config(n_embd=24, n_layer=DEPTH, n_head=3, n_positions=POSITIONS, **shared)
     sizes = {
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -78,13 +82,29 @@ def tiny_config(architecture: Architecture, vocabulary: int) -> Any:
         "num_key_value_heads": 2,
         "max_position_embeddings": POSITIONS,
     }
-    if architecture == "llama":
-        return LlamaConfig(**sizes, **shared)
-    return Qwen3Config(**sizes, head_dim=16, **shared)  # heads times their width, 64, is not the hidden size
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 1}
+    own: dict[str, dict[str, Any]] = {
+        "llama": sizes,
+        # learned positions, biases, transposed weights
+        "gpt2": {"n_embd": 24, "n_layer": DEPTH, "n_head": 3, "n_positions": POSITIONS},
+        "qwen3": {**sizes, "head_dim": 16},  # heads times their width, 64, is not the hidden size
+        "mistral": {**sizes, "sliding_window": WINDOW},
+        "gemma2": {**sizes, "head_dim": 8, "query_pre_attn_scalar": 8},  # caps the scores
+        "bloom": {"hidden_size": 32, "n_layer": DEPTH, "n_head": 4},  # ALiBi, attention of its own
+        "mamba": {"hidden_size": 32, "num_hidden_layers": DEPTH, "state_size": 4},
+        "rwkv": {"hidden_size": 32, "num_hidden_layers": DEPTH, "context_length": POSITIONS},
+        "lfm2": {**sizes, "layer_types": ["conv", "full_attention"] * 2, "block_auto_adjust_ff_dim": False},
+        "gpt_oss": {**sizes, **experts, "head_dim": 8},  # sinks in the softmax
+        "llama4_text": {
+            **{**sizes, **experts, "head_dim": 8, "intermediate_size_mlp": 48},
+            **{"attention_chunk_size": CHUNK, "layer_types": ["chunked_attention"] * DEPTH},
+        },
+    }
+    return AutoConfig.for_model(architecture, **own[architecture], **shared)
 
 
-def save_tiny_model(directory: Path, architecture: Architecture, seed: int = 0) -> Path:
-    """Write a random model with its tokenizer as safetensors: Llama with BOS, GPT-2 without, Qwen3 with ChatML."""
+def save_tiny_model(directory: Path, architecture: str, seed: int = 0) -> Path:
+    """Write a random model with its tokenizer as safetensors: Llama with BOS, Qwen3 with ChatML, others plain."""
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from coala_core.config import SolveConfig
+from coala_core.config import Pooling, SolveConfig
 from coala_core.cvxnn import Path as WeightPath
 from coala_core.cvxnn import Solution, fit_path
 from coala_core.features import stack_rows
@@ -15,17 +16,54 @@ from coala_core.pairs import PairFeatures
 from coala_core.plots import plot_path, plot_residuals
 from coala_core.progress import Progress, silent
 from coala_core.stages.base import Plan, by_content, produce
-from coala_core.stages.inputs import pairs_of
+from coala_core.stages.inputs import pairs_of, setting
 from coala_core.storage import Artifact, Store, Workspace
 
 STAGE = "solve"
-REVISION = 1
+REVISION = 2
 
 
 def plan(store: Store, config: SolveConfig, embed: Artifact, split: Artifact) -> Plan:
-    """Key of the head: embeddings, split and configuration."""
+    """Key of the head: embeddings, split and configuration, with the layer and the pooling that empty ones stand for.
+
+    Raises
+    ------
+    ValueError
+        If the layer or the pooling is not stored.
+    """
+    layers, poolings = setting(embed, "layers"), setting(embed, "poolings")
+    require_stored(config, layers, poolings)
+    filled = {"layer": config.layer or layers[0], "pooling": config.pooling or poolings[0]}
+    settings = {**config.model_dump(), **filled}
     inputs = {"embed": embed, "split": split}
-    return Plan(STAGE, REVISION, config.model_dump(), inputs, {**config.model_dump(), **by_content(inputs)})
+    return Plan(STAGE, REVISION, settings, inputs, {**settings, **by_content(inputs)})
+
+
+def require_stored(config: SolveConfig, layers: Sequence[int], poolings: Sequence[str]) -> None:
+    """Refuse a layer or a pooling that embeddings do not hold.
+
+    Parameters
+    ----------
+    config : SolveConfig
+        Layer and pooling asked for; empty ones are always held.
+    layers, poolings : sequence
+        What the embeddings hold.
+
+    Raises
+    ------
+    ValueError
+        If the layer, or a part of the pooling, is not among them.
+    """
+    if config.layer is not None and config.layer not in layers:
+        raise ValueError(
+            f"`solve.layer` must be one of the stored layers {', '.join(map(str, layers))}, got {config.layer}; "
+            "choose one of them or add it to `embed.layers`"
+        )
+    if config.pooling is not None and not set(config.pooling.split("+")) <= set(poolings):
+        raise ValueError(
+            f"`solve.pooling` must be made of the stored poolings {', '.join(poolings)}, got {config.pooling}; "
+            "choose one of them or add what is missing to `embed.poolings`"
+        )
 
 
 def run(store: Store, config: SolveConfig, embed: Artifact, split: Artifact, progress: Progress = silent) -> Artifact:
@@ -36,7 +74,7 @@ def run(store: Store, config: SolveConfig, embed: Artifact, split: Artifact, pro
     store : Store
         Where the artifact goes, and where an equal one is looked for.
     config : SolveConfig
-        Gates, path, tolerance.
+        Layer and pooling of the features, gates, path, tolerance.
     embed, split : Artifact
         Of the stages of these names, on the same pairs.
     progress : Progress
@@ -45,19 +83,22 @@ def run(store: Store, config: SolveConfig, embed: Artifact, split: Artifact, pro
     Raises
     ------
     ValueError
-        If embeddings and split do not belong together, or the features cannot be fitted.
+        If the layer or the pooling is not stored, embeddings and split do not belong together, or the features
+        cannot be fitted.
     """
+    planned = plan(store, config, embed, split)
+    layer, pooling = planned.config["layer"], planned.config["pooling"]
 
     def compute(workspace: Workspace) -> None:
         workspace.clear()
-        pairs = pairs_of(store, embed, split)
+        pairs = pairs_of(store, embed, split, layer, pooling)
         features, labels = stack_rows(pairs["train"])
         path = fit_path(features, labels, config, progress)
         rows = [_path_row(solution, path, pairs) for solution in path.solutions]
         best = choose_solution(rows)
-        _write(workspace, path, rows, best, embed)
+        _write(workspace, path, rows, best, head_card(embed, layer, pooling))
 
-    return produce(store, plan(store, config, embed, split), compute)
+    return produce(store, planned, compute)
 
 
 def choose_solution(rows: list[dict[str, Any]]) -> int:
@@ -91,10 +132,10 @@ def _path_row(solution: Solution, path: WeightPath, pairs: dict[Any, PairFeature
     }
 
 
-def _write(workspace: Workspace, path: WeightPath, rows: list[dict[str, Any]], best: int, embed: Artifact) -> None:
+def _write(workspace: Workspace, path: WeightPath, rows: list[dict[str, Any]], best: int, card: dict[str, Any]) -> None:
     solution = path.solutions[best]
     report = {**rows[best], "status_text": str(solution.status), "zero_weight": path.zero_weight}
-    write_head(workspace, solution.head, {"phase": 1, "embed": head_card(embed), "solve": report})
+    write_head(workspace, solution.head, {"phase": 1, "embed": card, "solve": report})
     workspace.write_json("path.json", rows)
     history = [asdict(record) for record in solution.history]
     workspace.write_json("history.json", history)
@@ -104,8 +145,8 @@ def _write(workspace: Workspace, path: WeightPath, rows: list[dict[str, Any]], b
     workspace.report = {**report, "total_sweeps": sum(row["sweeps"] for row in rows), "unconverged": unconverged}
 
 
-def head_card(embed: Artifact) -> dict[str, Any]:
+def head_card(embed: Artifact, layer: int, pooling: Pooling) -> dict[str, Any]:
     """Tell what a stored head has to know of the embeddings that it takes."""
-    report, config = embed.report, embed.manifest["config"]
-    keep = ("model", "model_fingerprint", "layer", "depth", "hidden_size", "has_chat_template")
-    return {**{name: report[name] for name in keep}, "pooling": config["pooling"], "max_tokens": config["max_tokens"]}
+    keep = ("model", "model_fingerprint", "depth", "hidden_size", "has_chat_template")
+    card = {name: embed.report[name] for name in keep}
+    return {**card, "layer": layer, "pooling": pooling, "max_tokens": setting(embed, "max_tokens")}

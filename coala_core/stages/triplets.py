@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,8 @@ from coala_core.storage import Artifact, Store, Workspace, digest, file_digest
 from coala_core.triplets import build_triplets
 
 STAGE = "triplets"
-REVISION = 1
+REVISION = 2
+_ROW_GROUP = 4096
 TRIPLETS = "triplets.parquet"
 REJECTS = "rejects.jsonl"
 
@@ -59,11 +61,16 @@ def run(store: Store, config: TripletsConfig, progress: Progress = silent) -> Ar
         workspace.clear()
         built = build_triplets(config, progress)
         rejects = [asdict(reject) for reject in built.rejects]
-        workspace.write(TRIPLETS, lambda path: pq.write_table(built.table, path, compression="zstd"))
+        workspace.write(TRIPLETS, lambda path: _write(built.table, path))
         workspace.write_lines(REJECTS, rejects)
         workspace.report = {**built.report, "texts_sha256": texts_digest(built.table)}
 
     return produce(store, plan(store, config), compute)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """Write row groups that a reader can hold one at a time."""
+    pq.write_table(table, path, compression="zstd", row_group_size=_ROW_GROUP)
 
 
 def texts_digest(table: pa.Table) -> str:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_array_equal
 
-from coala_core.embed import feature_table, write_feature_table
+from coala_core.feature_table import feature_table, rows_table, write_feature_table, write_rows_table
 from coala_core.features import read_pairs, stack_rows
 from coala_core.pairs import PairFeatures
 from coala_core.splits import SPLIT_SCHEMA, SPLITS
@@ -30,10 +30,14 @@ def write_folders(root: Path, seed: int, embedded: list[str] = IDS, home: dict[s
     for folder in folders:
         folder.mkdir(parents=True)
     order = [str(name) for name in rng.permutation(embedded)]
-    for shard, start in enumerate(range(0, len(order), 5)):
+    for start in range(0, len(order), 5):
         ids = order[start : start + 5]
-        table = feature_table(ids, np.stack([CHOSEN[i] for i in ids]), np.stack([REJECTED[i] for i in ids]))
-        write_feature_table(table, embed / f"shard-{shard:05d}.parquet")
+        sides = {"chosen": np.stack([CHOSEN[i] for i in ids]), "rejected": np.stack([REJECTED[i] for i in ids])}
+        columns = {f"{side}_layer{layer}_last": layer * sides[side] for layer in (1, 7) for side in sides}
+        write_feature_table(feature_table(ids, columns), embed / f"s{start // 5}.parquet")
+    places = [int(place) for place in rng.permutation(len(order))]
+    found = rows_table([order[i] for i in places], [f"s{i // 5}" for i in places], [i % 5 for i in places])
+    write_rows_table(found, embed / "rows.parquet")
     rows = [{"pair_id": i, "group": f"group of {i}", "split": home[i]} for i in map(str, rng.permutation(list(home)))]
     pq.write_table(pa.Table.from_pylist(rows, schema=SPLIT_SCHEMA), split / "split.parquet")
     triplet_rows = [triplet_row(str(i)) for i in rng.permutation(list(home))]
@@ -57,20 +61,21 @@ def triplet_row(name: str) -> dict[str, object]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_every_id_gets_its_own_features_group_and_lengths_whatever_the_orders(tmp_path: Path, seed: int) -> None:
-    pairs = read_pairs(*write_folders(tmp_path, seed))
+    pairs = read_pairs(*write_folders(tmp_path, seed), 7, "last")
     assert list(pairs) == ["train", "validation", "test"]
     for name, features in pairs.items():
         assert sorted(features.pair_ids) == [pair for pair in IDS if HOME[pair] == name]
         assert features.groups == [f"group of {pair}" for pair in features.pair_ids]
         for row, pair in enumerate(features.pair_ids):
             number = int(pair.removeprefix("pair-"))
-            assert_array_equal(features.chosen[row], CHOSEN[pair])
-            assert_array_equal(features.rejected[row], REJECTED[pair])
+            assert_array_equal(features.chosen[row], 7 * CHOSEN[pair])
+            assert_array_equal(features.rejected[row], 7 * REJECTED[pair])
             assert (features.chosen_length[row], features.rejected_length[row]) == (number + 1, 2 * number + 1)
 
 
 def test_the_rows_to_fit_do_not_depend_on_any_order(tmp_path: Path) -> None:
-    first, second = (stack_rows(read_pairs(*write_folders(tmp_path / str(seed), seed))["train"]) for seed in (0, 1))
+    folders = [write_folders(tmp_path / str(seed), seed) for seed in (0, 1)]
+    first, second = (stack_rows(read_pairs(*three, 1, "last")["train"]) for three in folders)
     assert_array_equal(first[0], second[0])
     assert_array_equal(first[1], second[1])
 
@@ -98,7 +103,7 @@ def test_other_pairs_are_refused_with_an_example(tmp_path: Path, lacking: str) -
         folders = write_folders(tmp_path, 0, home={name: HOME[name] for name in IDS[:-1]})
     counts = "11 and 12" if lacking == "embed" else "12 and 11"
     with pytest.raises(ValueError, match=f"got {counts} pairs that differ in 1, such as 'pair-11'; run both stages"):
-        read_pairs(*folders)
+        read_pairs(*folders, 1, "last")
 
 
 def test_a_leaking_split_is_refused(tmp_path: Path) -> None:
@@ -106,4 +111,4 @@ def test_a_leaking_split_is_refused(tmp_path: Path) -> None:
     rows = [{"pair_id": name, "group": "one for all", "split": HOME[name]} for name in IDS]
     pq.write_table(pa.Table.from_pylist(rows, schema=SPLIT_SCHEMA), split / "split.parquet")
     with pytest.raises(ValueError, match="every group in one split, got 1 in several, first 'one for all'"):
-        read_pairs(embed, split, triplets)
+        read_pairs(embed, split, triplets, 1, "last")

@@ -100,6 +100,21 @@ def test_seconds_are_unknown_without_a_timing_file(tmp_path: Path) -> None:
     assert str(open_artifact(made.path).seconds) == "nan"
 
 
+def test_performance_is_kept_beside_the_seconds_and_no_digest_covers_it(tmp_path: Path) -> None:
+    made = []
+    for name, speed in (("a", {"tokens_per_s": 10.5}), ("b", {})):
+        store = Store(tmp_path / name)
+        workspace = store.workspace("embed", "k1")
+        workspace.report, workspace.performance = {"pairs": 3}, speed
+        made.append(store.seal(workspace, "embed", "k1", {}, {}, 2.0))
+    assert [artifact.timing["performance"] for artifact in made] == [{"tokens_per_s": 10.5}, {}]
+    assert made[0].sha256 == made[1].sha256
+    assert made[0].timing["seconds"] == made[0].seconds == 2.0
+    assert "performance" not in made[0].report
+    (made[0].path / TIMING).unlink()
+    assert open_artifact(made[0].path).timing == {}
+
+
 @pytest.mark.parametrize("stop_at", ["weights.bin", "table.json", TIMING, MANIFEST])
 def test_an_interruption_before_any_rename_leaves_no_artifact(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: str

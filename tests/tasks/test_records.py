@@ -22,7 +22,7 @@ REPORTS: dict[str, dict[str, Any]] = {
         "pairs": {"train": 5, "validation": 2, "test": 2},
         "groups": {"train": 1, "validation": 1, "test": 1},
     },
-    "embed": {"equal_feature_share": 0.25, "model": "tiny"},
+    "embed": {"equal_feature_share": 0.25, "model": "tiny", "tokens": 4000},
     "solve": {
         "gap": 2e-4,
         "sweeps": 50,
@@ -44,6 +44,15 @@ REPORTS: dict[str, dict[str, Any]] = {
         },
     },
 }
+PERFORMANCE: dict[str, dict[str, Any]] = {
+    "embed": {
+        "computed_tokens": 1000,
+        "computed_share": 0.25,
+        "tokens_per_s": 2500.0,
+        "model_flop_utilisation": 0.375,
+        "unshared": None,
+    }
+}
 FILES = {
     "solve": {
         "history.json": [{"sweep": 25, "gap": 0.5}, {"sweep": 50, "gap": 0.25}],
@@ -63,6 +72,7 @@ def seal(store: Path, stage: str) -> Artifact:
     if stage in ("solve", "finetune"):
         workspace.write("head.safetensors", lambda path: path.write_bytes(stage.encode()))
     workspace.report = REPORTS[stage]
+    workspace.performance = PERFORMANCE.get(stage, {})
     return shelf.seal(workspace, stage, "0123", {"seed": 3}, {}, 1.5)
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tasks.report import markdown, publish, result_rows, stage_rows
 from tasks.summary import RunSummary, StageRecord
-from tests.tasks.test_records import REPORTS
+from tests.tasks.test_records import PERFORMANCE, REPORTS
 
 
 def summary(name: str = "lessons", reused: tuple[str, ...] = (), **reports: dict[str, Any]) -> RunSummary:
@@ -30,6 +30,7 @@ def summary(name: str = "lessons", reused: tuple[str, ...] = (), **reports: dict
             seconds=0.0 if stage in reused else 1.26,
             reused=stage in reused,
             report=report,
+            performance={} if stage in reused else PERFORMANCE.get(stage, {}),
         )
         for stage, report in content.items()
     }
@@ -43,6 +44,10 @@ def test_every_number_is_in_its_row() -> None:
     assert rows["pairs"] == "9 (train 5, validation 2, test 2) from 3 conversations"
     assert rows["groups"] == "3 (train 1, validation 1, test 1)"
     assert rows["pairs with equal features"] == "25.0%"
+    assert rows["tokens embedded"] == (
+        "1,000 tokens computed, 25% of their rows' tokens, at 2,500/s, 38% of the processor's matrix-multiply rate"
+    )
+    assert dict(result_rows(summary(reused=("embed",))))["tokens embedded"] == "none computed; all 4,000 were stored"
     assert rows["held-out accuracy"] == "0.500  [0.100, 0.900] at 95%"
     assert rows["  linear probe, same features"] == "0.500  [0.100, 0.900] at 95%"
     assert rows["reward margin, test"] == "0.100 mean, 0.200 median"

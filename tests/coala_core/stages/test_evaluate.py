@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from numpy.testing import assert_allclose
 
-from coala_core.stages import evaluate
+from coala_core.features import read_pairs
+from coala_core.heads import read_head
+from coala_core.stages import evaluate, finetune, solve
 from coala_core.storage import Store, open_artifact
-from tests.coala_core.stages.conftest import Chain
+from tests.coala_core.stages.conftest import Chain, Made
 
 
 def test_the_scores_are_of_the_test_pairs_and_give_the_accuracy(chain: Chain) -> None:
@@ -45,3 +49,16 @@ def test_a_store_that_lost_an_input_is_refused_with_the_stage_to_run(chain: Chai
     tuned = open_artifact(tmp_path / "finetune" / chain.finetune.key, "finetune")
     with pytest.raises(ValueError, match="must hold the embed artifact .*, got nothing; run the embed stage again"):
         evaluate.run(store, chain.config.evaluate, tuned)
+
+
+@pytest.mark.parametrize(("layer", "pooling"), [(5, "last"), (3, "mean+last")])
+def test_the_margins_are_of_the_features_that_the_head_was_fitted_on(made: Made, layer: int, pooling: Any) -> None:
+    config = made.config.solve.model_copy(update={"layer": layer, "pooling": pooling})
+    solved = solve.run(made.store, config, made.embed, made.split)
+    tuned = finetune.run(made.store, made.config.finetune, solved)
+    verdict = evaluate.run(made.store, made.config.evaluate, tuned)
+    test = read_pairs(made.embed.path, made.split.path, made.triplets.path, layer, pooling)["test"].sorted_by_id()
+    scores = {row["pair_id"]: row for row in pq.read_table(verdict.path / "scores.parquet").to_pylist()}
+    head = read_head(tuned.path)
+    margins = head.score(test.chosen) - head.score(test.rejected)
+    assert_allclose([scores[pair]["margin"] for pair in test.pair_ids], made.config.finetune.beta * margins, rtol=1e-4)

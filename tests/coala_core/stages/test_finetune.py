@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
+import pytest
 from numpy.testing import assert_array_equal
 
 from coala_core.features import read_pairs
 from coala_core.heads import read_head
 from coala_core.metrics import pair_metrics
-from coala_core.stages import finetune
-from tests.coala_core.stages.conftest import Chain
+from coala_core.stages import finetune, solve
+from tests.coala_core.stages.conftest import Chain, Made
 
 
 def test_only_the_last_layer_moves(chain: Chain) -> None:
@@ -34,7 +36,8 @@ def test_the_history_has_every_epoch_and_the_report_is_the_kept_one(chain: Chain
 
 
 def test_the_reported_metrics_are_those_of_the_stored_head(chain: Chain) -> None:
-    pairs = read_pairs(chain.embed.path, chain.split.path, chain.triplets.path)["validation"].sorted_by_id()
+    splits = read_pairs(chain.embed.path, chain.split.path, chain.triplets.path, 2, "mean")
+    pairs = splits["validation"].sorted_by_id()
     head = read_head(chain.finetune.path)
     measured = pair_metrics(head.score(pairs.chosen), head.score(pairs.rejected), chain.config.finetune.beta)
     # The stored layer is rounded to float32.
@@ -67,3 +70,24 @@ def test_every_setting_is_part_of_the_key(chain: Chain) -> None:
     configs = [chain.config.finetune.model_copy(update=change) for change in changes]
     keys = {finetune.plan(chain.store, config, chain.solve).key for config in configs}
     assert len(keys | {chain.finetune.key}) == len(changes) + 1
+
+
+@pytest.mark.parametrize(("layer", "pooling"), [(5, "last"), (3, "mean+last")])
+def test_the_features_are_those_that_the_head_was_fitted_on(made: Made, layer: int, pooling: Any) -> None:
+    config = made.config.solve.model_copy(update={"layer": layer, "pooling": pooling})
+    tuned = finetune.run(made.store, made.config.finetune, solve.run(made.store, config, made.embed, made.split))
+    pairs = read_pairs(made.embed.path, made.split.path, made.triplets.path, layer, pooling)["validation"]
+    head = read_head(tuned.path)
+    measured = pair_metrics(head.score(pairs.chosen), head.score(pairs.rejected), made.config.finetune.beta)
+    assert abs(measured["rewards/margins"] - tuned.report["eval_rewards/margins"]) < 1e-5
+    card = json.loads((tuned.path / "head.json").read_text())
+    assert (card["embed"]["layer"], card["embed"]["pooling"]) == (layer, pooling)
+
+
+def test_a_head_of_an_earlier_version_is_refused(made: Made) -> None:
+    solved = solve.run(made.store, made.config.solve, made.embed, made.split)
+    content = solved.manifest
+    del content["config"]["layer"]
+    (solved.path / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"must state the setting `solve\.layer`, got .* run the solve stage again"):
+        finetune.run(made.store, made.config.finetune, solved)

@@ -7,13 +7,15 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 import torch
 
+from coala_core.embed import shard_worker
 from coala_core.stages import embed, evaluate, finetune, solve, split, triplets
-from coala_core.storage import Artifact, Store
+from coala_core.storage import Artifact, Store, file_digest
 from tests.coala_core.stages.conftest import Chain
 from tests.lessons import digests
 
@@ -22,7 +24,7 @@ STAGES = ["triplets", "split", "embed", "solve", "finetune", "evaluate"]
 FIRST_FILES = {
     "triplets": "triplets.parquet",
     "split": "split.parquet",
-    "embed": "shard-00000.parquet",
+    "embed": "rows.parquet",
     "solve": "head.safetensors",
     "finetune": "head.safetensors",
     "evaluate": "evaluation.json",
@@ -43,14 +45,16 @@ def make(stage: str, chain: Chain, store: Store) -> Artifact:
     return calls[stage]()
 
 
-def run_until_killed(stage: str, chain: Chain, store: Store, name: str) -> None:
-    """Die right after the rename that makes `name` appear."""
+def run_until_killed(stage: str, chain: Chain, store: Store, name: str, time: int = 1) -> None:
+    """Die right after the rename that makes `name`, in which * stands for anything, appear for the n-th time."""
     torch.set_num_threads(1)
-    replace = os.replace
+    replace, left = os.replace, time
 
     def die(source: Path, target: Path) -> None:
+        nonlocal left
         replace(source, target)
-        if Path(target).name == name:
+        left -= fnmatch(Path(target).name, name)
+        if not left:
             os.kill(os.getpid(), signal.SIGKILL)
 
     os.replace = die  # type: ignore[assignment]
@@ -76,3 +80,37 @@ def test_killed_and_run_again_is_as_never_killed(chain: Chain, tmp_path: Path, s
     assert digests(again.path) == digests(undisturbed.path)
     assert again.sha256 == undisturbed.sha256
     assert [path.name for path in (tmp_path / stage).iterdir()] == [undisturbed.key]
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "left"),
+    [
+        ("shard-*.pairs.parquet", 2, 4),  # the second job is written, not begun
+        ("shard-????????????????????????.parquet", 2, 4),  # features of the second shard, without its sidecar
+        ("shard-*.json", 3, 2),  # the third shard is whole, its job's pairs are still there
+        ("shard-*.json", 5, 0),  # all shards are whole, the artifact has none of them yet
+    ],
+)
+def test_an_embedding_that_is_killed_goes_on_where_it_was(
+    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, time: int, left: int
+) -> None:
+    """The chain's 72 pairs make five shards: four of five lessons, one of the other four."""
+    shutil.copytree(chain.store.root / "triplets", tmp_path / "triplets")
+    store = Store(tmp_path)
+    process = FORK.Process(target=run_until_killed, args=("embed", chain, store, name, time))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    made = []
+    embed_pairs = shard_worker.embed_pairs
+    monkeypatch.setattr(shard_worker, "embed_pairs", lambda *given: (made.append(given), embed_pairs(*given))[1])
+    again = make("embed", chain, store)
+    assert len(made) == left
+    assert digests(again.path) == digests(chain.embed.path)
+    assert cached(tmp_path) == cached(chain.store.root), "the same shards and sidecars, and no pairs of a job"
+
+
+def cached(store: Path) -> dict[str, str]:
+    """SHA-256 of every file in a store's feature cache."""
+    folder = store / "features"
+    return {str(path.relative_to(folder)): file_digest(path) for path in folder.rglob("*") if path.is_file()}

@@ -15,7 +15,7 @@ from coala_core.metrics import pair_accuracy
 from coala_core.stages import embed, solve, split, triplets
 from coala_core.stages.solve import choose_solution
 from coala_core.storage import Store
-from tests.coala_core.stages.conftest import Chain
+from tests.coala_core.stages.conftest import Chain, Made, make_features
 from tests.lessons import digests, lesson, quick_config
 
 
@@ -41,7 +41,7 @@ def test_the_best_on_validation_is_chosen(path: list[dict[str, Any]], chosen: in
 def test_the_path_s_accuracies_are_those_of_its_kept_head(chain: Chain) -> None:
     path = json.loads((chain.solve.path / "path.json").read_text())
     kept = path[choose_solution(path)]
-    pairs = read_pairs(chain.embed.path, chain.split.path, chain.triplets.path)
+    pairs = read_pairs(chain.embed.path, chain.split.path, chain.triplets.path, 2, "mean")
     head = read_head(chain.solve.path)
     for name in ("train", "validation"):
         accuracy = pair_accuracy(head.score(pairs[name].chosen), head.score(pairs[name].rejected)).accuracy
@@ -51,7 +51,9 @@ def test_the_path_s_accuracies_are_those_of_its_kept_head(chain: Chain) -> None:
 
 def test_the_reported_bounds_agree_with_each_other_and_with_the_stored_head(chain: Chain) -> None:
     report, config = chain.solve.report, chain.config.solve
-    features, labels = stack_rows(read_pairs(chain.embed.path, chain.split.path, chain.triplets.path)["train"])
+    features, labels = stack_rows(
+        read_pairs(chain.embed.path, chain.split.path, chain.triplets.path, 2, "mean")["train"]
+    )
     misfit = read_head(chain.solve.path).score(features) - labels
     # Weight decay is left out, so the squared loss alone stays below the network's objective.
     assert 0.5 * float(misfit @ misfit) <= report["network_objective"] * (1 + 1e-4)
@@ -104,3 +106,77 @@ def test_features_of_other_pairs_are_refused(chain: Chain, tmp_path: Path) -> No
 def test_a_store_without_the_triplets_is_refused(chain: Chain, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must hold the triplets artifact .*, got nothing; run the triplets stage"):
         solve.run(Store(tmp_path), chain.config.solve, chain.embed, chain.split)
+
+
+@pytest.mark.parametrize(("layer", "pooling"), [(3, "mean"), (5, "last"), (5, "mean+last")])
+def test_the_head_is_fitted_on_the_stored_layer_and_pooling_asked_for(made: Made, layer: int, pooling: Any) -> None:
+    config = made.config.solve.model_copy(update={"layer": layer, "pooling": pooling})
+    solved = solve.run(made.store, config, made.embed, made.split)
+    card = json.loads((solved.path / "head.json").read_text())
+    assert card["features"] == (12 if pooling == "mean+last" else 6)
+    assert card["embed"] == {
+        "model": "by hand",
+        "model_fingerprint": "0f0f",
+        "layer": layer,
+        "depth": 9,
+        "hidden_size": 6,
+        "has_chat_template": False,
+        "pooling": pooling,
+        "max_tokens": 99,
+    }
+    train = read_pairs(made.embed.path, made.split.path, made.triplets.path, layer, pooling)["train"]
+    head = read_head(solved.path)
+    accuracy = pair_accuracy(head.score(train.chosen), head.score(train.rejected)).accuracy
+    assert solved.report["train_accuracy"] == accuracy > 0.6
+
+
+def test_an_empty_layer_and_pooling_are_the_first_stored_ones(made: Made) -> None:
+    empty = solve.run(made.store, made.config.solve, made.embed, made.split)
+    filled = made.config.solve.model_copy(update={"layer": 3, "pooling": "last"})
+    assert solve.run(made.store, filled, made.embed, made.split) == empty
+    assert (empty.manifest["config"]["layer"], empty.manifest["config"]["pooling"]) == (3, "last")
+    other = make_features(made.store, made.triplets, layers=(5, 3), poolings=("mean",))
+    config = solve.plan(made.store, made.config.solve, other, made.split).config
+    assert (config["layer"], config["pooling"]) == (5, "mean")
+
+
+def test_a_sweep_over_layers_and_poolings_makes_heads_only(made: Made) -> None:
+    stages = ("triplets", "split", "embed")
+    before = {path: path.stat().st_mtime_ns for stage in stages for path in (made.store.root / stage).rglob("*")}
+    asked = [{"layer": 3}, {"layer": 5}, {"layer": 3, "pooling": "mean+last"}]
+    configs = [made.config.solve.model_copy(update=settings) for settings in asked]
+    solved = [solve.run(made.store, config, made.embed, made.split) for config in configs]
+    assert len({artifact.key for artifact in solved}) == 3
+    assert len({digests(artifact.path)["head.safetensors"] for artifact in solved}) == 3
+    assert {artifact.manifest["inputs"]["embed"]["key"] for artifact in solved} == {made.embed.key}
+    after = {path: path.stat().st_mtime_ns for stage in stages for path in (made.store.root / stage).rglob("*")}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("poolings", "changes", "message"),
+    [
+        (("mean",), {"layer": 4}, r"one of the stored layers 3, 5, got 4; .* add it to `embed\.layers`"),
+        (("mean",), {"pooling": "last"}, r"made of the stored poolings mean, got last; .* to `embed\.poolings`"),
+        (("mean",), {"pooling": "mean+last"}, r"stored poolings mean, got mean\+last; choose one of them or add what"),
+        (("last",), {"pooling": "mean+last"}, r"stored poolings last, got mean\+last"),
+    ],
+)
+def test_what_is_not_stored_is_refused_by_the_plan(
+    made: Made, poolings: tuple[str, ...], changes: dict[str, Any], message: str
+) -> None:
+    features = make_features(made.store, made.triplets, layers=(3, 5), poolings=poolings)
+    config = made.config.solve.model_copy(update=changes)
+    for door in (solve.plan, solve.run):
+        with pytest.raises(ValueError, match=message):
+            door(made.store, config, features, made.split)
+    assert not (made.store.root / "solve").exists()
+
+
+def test_features_of_an_earlier_version_are_refused(made: Made) -> None:
+    manifest = made.embed.path / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["config"]["layers"]
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"must state the setting `embed\.layers`, got .* run the embed stage again"):
+        solve.plan(made.store, made.config.solve, made.embed, made.split)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from coala_core.rendering import Message, Renderer, TokenSequence
+from coala_core.embed.rendering import Message, Renderer, TokenSequence
 from tests.tiny_models import CHATML, END, PAD, START, tiny_tokenizer
 
 NAMES = {"system": "System", "user": "Student", "assistant": "Tutor"}
@@ -42,6 +42,11 @@ def written(kind: str, messages: list[Message]) -> list[int]:
 def ids_of(kind: str, text: str) -> list[int]:
     ids: list[int] = tokenizer(kind)(text, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def answer_ids(kind: str, response: str) -> list[int]:
+    """What a response's ids must be: alone after a chat template, else with the space that follows the cue."""
+    return ids_of(kind, response if kind == "chat" else f" {response}")
 
 
 def prompt_of(kind: str, sequence: TokenSequence) -> str:
@@ -87,7 +92,7 @@ def best_cut(kind: str, prompt: list[Message], room: int) -> tuple[list[int], in
 def test_response_survives_and_the_oldest_whole_turns_go_first(
     kind: str, prompt: list[Message], response: str, max_tokens: int
 ) -> None:
-    answer = ids_of(kind, response)
+    answer = answer_ids(kind, response)
     sequence = renderer(kind, max_tokens).render(prompt, response)
     ids, start = list(sequence.token_ids), sequence.response_start
 
@@ -116,11 +121,11 @@ def test_a_pair_shares_its_prompt_to_the_token(
     pair = renderer(kind, max_tokens).render_pair(prompt, chosen, rejected)
     one, two = pair
     assert one.token_ids[: one.response_start] == two.token_ids[: two.response_start]
-    longer = max(ids_of(kind, chosen), ids_of(kind, rejected), key=len)
+    longer = max(answer_ids(kind, chosen), answer_ids(kind, rejected), key=len)
     room = max(0, max_tokens - len(longer))
     assert one.response_start == min(room, len(best_cut(kind, prompt, room)[0]))
     for sequence, response in zip(pair, (chosen, rejected), strict=True):
-        assert list(sequence.token_ids[sequence.response_start :]) == ids_of(kind, response)[:max_tokens]
+        assert list(sequence.token_ids[sequence.response_start :]) == answer_ids(kind, response)[:max_tokens]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,7 +137,7 @@ def test_a_last_turn_that_is_too_long_loses_its_beginning_and_the_system_turn_st
     full = written(kind, [prompt[0], prompt[-1]])
     assert len(sequence.token_ids) == 160
     assert sequence.turns_cut == 2
-    assert sequence.prompt_tokens_cut == len(full) - (160 - len(ids_of(kind, "yes")))
+    assert sequence.prompt_tokens_cut == len(full) - (160 - len(answer_ids(kind, "yes")))
     if kind == "chat":
         assert text.startswith(f"{START}system\nBe kind.{END}\n{START}user\n")
     else:
@@ -146,9 +151,36 @@ def test_a_system_turn_that_fills_the_window_gives_way_to_the_end_of_the_questio
     prompt = [say("system", "Be kind. " * 100), say("user", "why does the angle matter")]
     sequence = renderer(kind, 64).render(prompt, "yes")
     full = written(kind, prompt)
-    room = 64 - len(ids_of(kind, "yes"))
+    room = 64 - len(answer_ids(kind, "yes"))
     expected = [full[0], *full[1 - room :]] if kind == "plain with bos" else full[-room:]
     assert list(sequence.token_ids[: sequence.response_start]) == expected
+
+
+WORDS = ("equation", "why?", "x² + 1", "the angle", "ü", "🙂", "Tutor:", "<|", "90°.", "(a)", "a\nb", END)
+REPLIES = st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map(" ".join)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=60, deadline=None)
+@given(history=prompts(), reply=REPLIES, question=words)
+def test_a_reply_has_the_same_tokens_as_response_and_as_a_turn_of_the_next_prompt(
+    kind: str, history: list[Message], reply: str, question: str
+) -> None:
+    """So a conversation's pairs are one trunk of tokens with branches, and the trunk is computed once."""
+    make = renderer(kind, 4096)
+    now = make.render(history, reply)
+    later = make.render([*history, say("assistant", reply), say("user", question)], "yes")
+    assert later.token_ids[: len(now.token_ids)] == now.token_ids
+    assert len(now.token_ids) < later.response_start
+
+
+def test_a_response_is_tokenised_alone_where_the_tokenizer_does_not_split_after_the_cue() -> None:
+    own = tiny_tokenizer(plain_tokens=("Tutor: x",))
+    assert own("Tutor: x is")["input_ids"][0] == own.convert_tokens_to_ids("Tutor: x")
+    sequence = Renderer(own, 64, len(own)).render([say("user", "why?")], "x is")
+    assert list(sequence.token_ids[sequence.response_start :]) == own("x is")["input_ids"]
+    other = Renderer(own, 64, len(own)).render([say("user", "why?")], "y is")
+    assert list(other.token_ids[other.response_start :]) == own(" y is")["input_ids"]
 
 
 def test_beginning_of_sequence_comes_first_and_once_also_after_cutting() -> None:
@@ -159,8 +191,7 @@ def test_beginning_of_sequence_comes_first_and_once_also_after_cutting() -> None
         assert ids.count(bos) == 1
     assert bos is not None
     assert tokenizer("plain").bos_token_id is None
-    first = renderer("plain", 64).render([say("user", "why?")], "yes").token_ids[0]
-    assert first == ids_of("plain", "Student: why?")[0]
+    assert renderer("plain", 64).render([say("user", "why?")], "yes").token_ids[0] == ids_of("plain", "Student:")[0]
 
 
 def test_a_template_that_writes_the_beginning_of_sequence_does_not_get_a_second_one() -> None:

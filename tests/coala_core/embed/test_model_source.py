@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-import coala_core.model_source as module
+import coala_core.embed.model_source as module
 from coala_core.config import EmbedConfig
-from coala_core.language_model import default_layer, load_language_model, read_depth
-from coala_core.model_source import locate_model, materialise
+from coala_core.embed.language_model import load_language_model
+from coala_core.embed.model_settings import read_depth
+from coala_core.embed.model_source import locate_model, materialise
 from coala_core.storage import Store
 from tests.tiny_models import CHATML, DEPTH
 
@@ -167,12 +168,12 @@ def test_the_built_in_model_is_converted_once_and_loads(tmp_path_factory: pytest
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == stamps
 
     assert read_depth(folder) == 30
-    model = load_language_model(folder, CPU, default_layer(30))
-    assert (model.hidden_size, model.depth, model.layer) == (576, 30, 20)
+    model = load_language_model(folder, CPU)
+    assert (model.hidden_size, model.depth, model.layers) == (576, 30, (20,))
     assert model.tokenizer.chat_template is not None
     assert len(model.tokenizer) <= model.vocabulary
     ids = model.tokenizer("Two plus two is", return_tensors="pt")["input_ids"]
-    assert torch.isfinite(model.hidden_states(ids)).all()
+    assert [bool(torch.isfinite(states).all()) for states in model.hidden_states(ids)] == [True]
     _next_word_is_sensible(folder)
 
 

@@ -101,12 +101,24 @@ class Renderer:
     def _answer(self, response: str) -> tuple[list[int], int]:
         """Token ids of a response, and the control tokens found in it."""
         (safe,), hits = self._make_safe([{"role": "assistant", "content": response}])
-        ids: list[int] = self._tokenizer(safe["content"], add_special_tokens=False, split_special_tokens=True)[
-            "input_ids"
-        ]
+        ids = self._split_ids(safe["content"])
         if not ids:
             raise ValueError(f"`embed` needs responses of at least one token, got {response!r}; reject the pair")
+        if self._tokenizer.chat_template is None:
+            ids = self._after_cue(safe["content"], ids)
         return ids, hits
+
+    def _after_cue(self, text: str, alone: list[int]) -> list[int]:
+        """Token ids of a response as they are after the plain template's cue, where the tokenizer splits there.
+
+        So a response has the tokens that it has as a turn of a later prompt, and is computed once.
+        """
+        joint, cue = self._split_ids(f"{_PLAIN_CUE} {text}"), self._split_ids(_PLAIN_CUE)
+        return joint[len(cue) :] if joint[: len(cue)] == cue else alone
+
+    def _split_ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids
 
     def _fit_turns(self, messages: list[Message], room: int) -> tuple[list[int], int]:
         """Drop the oldest turns, never the system turn or the last one, until the prompt fits into `room`."""

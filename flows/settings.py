@@ -1,0 +1,55 @@
+"""From YAML, named options and `--set` to one checked configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from cyclopts import Parameter
+
+from coala_core.config import PipelineConfig, load_config, parse_config
+
+ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"], help="YAML with any of the sections.")]
+Settings = Annotated[
+    tuple[str, ...],
+    Parameter(name=["--set", "-s"], negative="", help="SECTION.NAME=VALUE, any setting, as often as needed."),
+]
+StoreFolder = Annotated[str | None, Parameter(name="--store", help="Folder of all artifacts.")]
+
+
+def configure(config: Path | None, settings: Sequence[str], **named: object) -> PipelineConfig:
+    """Merge YAML, named options and `--set`, later ones first in rank, into one checked configuration.
+
+    Raises
+    ------
+    ValueError
+        If a key is unknown, a value out of range, or a `--set` not of the form SECTION.NAME=VALUE.
+    """
+    content = load_config(config).model_dump(exclude_unset=True) if config else {}
+    for name, value in named.items():
+        if value is not None:
+            _place(content, name.replace("__", "."), value)
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise ValueError(f"`--set` must be SECTION.NAME=VALUE, got {setting!r}; for example --set solve.gates=20")
+        _place(content, name, _parsed(setting, value))
+    return parse_config(content, source="the command line" if config is None else str(config))
+
+
+def _parsed(setting: str, value: str) -> object:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"`--set {setting}` must have a YAML value, got {value!r}; quote text with signs") from error
+
+
+def _place(content: dict[str, Any], name: str, value: object) -> None:
+    *sections, last = name.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise ValueError(f"`{section}` must be a section with settings, got {content!r}; set {name} alone")
+    content[last] = value
