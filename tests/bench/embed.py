@@ -26,7 +26,7 @@ from coala_core.embed.batching import similar_lengths
 from coala_core.embed.embed_pairs import TextPair, Work, embed_pairs
 from coala_core.embed.language_model import LanguageModel, load_language_model
 from coala_core.embed.model_source import locate_model, materialise
-from coala_core.embed.prefix_tree import SortedSequences
+from coala_core.embed.prefix_tree import SortedSequences, pack_batches
 from coala_core.embed.rendering import Renderer
 from coala_core.embed.shard_worker import matmul_rate, text_pairs
 from coala_core.embed.shards import TextReader, plan_shards, scan_texts
@@ -42,6 +42,8 @@ ULTRAFEEDBACK = ROOT.parent / "shared" / "data" / "ultrafeedback_subset"
 RESULT = ROOT / "data" / "bench" / "embed.json"
 COMPARED = 20
 """Conversations on which the ways to share prefixes are compared."""
+MEMORY_ROWS = (10_000, 100_000)
+"""Rows of the runs whose memory is compared."""
 NEW_SHARE = 10
 """One conversation in so many is added later."""
 
@@ -123,15 +125,20 @@ def bare(model: LanguageModel, tokens: int, work: Work) -> float:
         return (time.perf_counter() - started) * tokens / (rows * length)
 
 
-def measure(name: str, shards: list[list[TextPair]], model: LanguageModel, config: EmbedConfig) -> dict[str, Any]:
-    """Run every shard with and without sharing and the bare model, in turn."""
-    pairs = [pair for shard in shards for pair in shard]
-    plain = PlainLoop(model, config, pairs)
+def measure(
+    name: str, shards: list[list[TextPair]], model: LanguageModel, config: EmbedConfig, every: int = 1
+) -> dict[str, Any]:
+    """Count the tokens of all shards; run every so manyth with and without sharing and the bare model, in turn."""
     renderer = Renderer(model.tokenizer, config.max_tokens, model.vocabulary)
-    rendered = [s.token_ids for p in pairs for s in renderer.render_pair(p.prompt, p.chosen, p.rejected)]
-    parts = [plain.batches[index :: len(shards)] for index in range(len(shards))]
+    rendered = [
+        [s.token_ids for p in shard for s in renderer.render_pair(p.prompt, p.chosen, p.rejected)] for shard in shards
+    ]
+    computed = sum(len(batch.token_ids) for rows in rendered for batch in pack_batches(rows, config.batch_tokens))
+    distinct = SortedSequences([row for rows in rendered for row in rows]).distinct
+    timed = shards[::every]
+    plain = PlainLoop(model, config, [pair for shard in timed for pair in shard])
     work, seconds, plain_tokens = Work(), {"shared": 0.0, "plain": 0.0, "bare": 0.0}, 0
-    for shard, batches in zip(shards, parts, strict=True):
+    for index, shard in enumerate(timed):
         started = time.perf_counter()
         done = embed_pairs(shard, model, config).work
         seconds["shared"] += time.perf_counter() - started
@@ -139,9 +146,8 @@ def measure(name: str, shards: list[list[TextPair]], model: LanguageModel, confi
         for _ in range(done.batches):
             seconds["bare"] += bare(model, round(done.computed_tokens / done.batches), done)
         started = time.perf_counter()
-        plain_tokens += plain.run(batches)
+        plain_tokens += plain.run(plain.batches[index :: len(timed)])
         seconds["plain"] += time.perf_counter() - started
-    distinct = SortedSequences(rendered).distinct
     rates = {
         "tokens_per_s": work.computed_tokens / seconds["shared"],
         "plain_loop_tokens_per_s": plain_tokens / seconds["plain"],
@@ -149,12 +155,13 @@ def measure(name: str, shards: list[list[TextPair]], model: LanguageModel, confi
     }
     return {
         "data": name,
-        "pairs": len(pairs),
+        "pairs": sum(map(len, shards)),
+        "pairs_timed": sum(map(len, timed)),
         "dtype": config.dtype,
-        "row_tokens": work.tokens,
+        "row_tokens": sum(len(row) for rows in rendered for row in rows),
         "distinct_tokens": distinct,
-        "computed_tokens": work.computed_tokens,
-        "computed_over_distinct": work.computed_tokens / distinct,
+        "computed_tokens": computed,
+        "computed_over_distinct": computed / distinct,
         **rates,
         "seconds": seconds,
         "faster_than_plain_loop": seconds["plain"] / seconds["shared"],
@@ -196,7 +203,7 @@ def measure_growth(conversations: Path, folder: Path, model: Path, dtype: str) -
 def measure_memory(folder: Path) -> dict[str, Any]:
     """Peak memory of the stage in a process of its own, for ten times the rows, with a tiny model."""
     peaks = {}
-    for rows in (10_000, 100_000):
+    for rows in MEMORY_ROWS:
         command = [sys.executable, "-m", "tests.bench.memory", str(rows), str(folder / f"memory-{rows}")]
         out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
         peaks[str(rows)] = json.loads(out.stdout.splitlines()[-1])
@@ -209,9 +216,9 @@ def show(content: dict[str, Any]) -> None:
     from rich.table import Table
 
     table = Table(title=f"embedding, {content['machine']['cores']} cores, SmolLM2-135M-Instruct, layer 20 of 30")
-    names = ("data", "dtype", "pairs", "row_tokens", "distinct_tokens", "computed_tokens", "computed_over_distinct",
-             "tokens_per_s", "plain_loop_tokens_per_s", "bare_model_tokens_per_s", "faster_than_plain_loop",
-             "share_of_bare_model")  # fmt: skip
+    names = ("data", "dtype", "pairs", "pairs_timed", "row_tokens", "distinct_tokens", "computed_tokens")
+    names += ("computed_over_distinct", "tokens_per_s", "plain_loop_tokens_per_s", "bare_model_tokens_per_s")
+    names += ("faster_than_plain_loop", "share_of_bare_model")
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for row in content["data"]:
@@ -244,9 +251,10 @@ def main() -> int:
         for dtype in dict.fromkeys((embed.resolve_settings(directory, EmbedConfig()).dtype, "float32")):
             config = embed.resolve_settings(directory, EmbedConfig(dtype=dtype))
             model = load_language_model(directory, config)
-            rows.append(measure("book2dial", shards_of(conversations, store, config), model, config))
-            if dtype == rows[0]["dtype"]:
-                rows.append(measure("UltraFeedback", shards_of(preferences, store, config), model, config))
+            first = not rows
+            rows.append(measure("book2dial", shards_of(conversations, store, config), model, config, 1 if first else 3))
+            if first:
+                rows.append(measure("UltraFeedback", shards_of(preferences, store, config), model, config, 3))
             strategies[dtype] = compare(model, sample(conversations, store, model, config))
             del model
         growth = measure_growth(conversations, folder, directory, rows[0]["dtype"])
@@ -255,7 +263,7 @@ def main() -> int:
     content = {
         **{key: rows[0][key] for key in ("computed_tokens", "distinct_tokens", "tokens_per_s")},
         **{key: rows[0][key] for key in ("plain_loop_tokens_per_s", "bare_model_tokens_per_s")},
-        "peak_mib": memory["100000"]["peak_mib"],
+        "peak_mib": memory[str(MEMORY_ROWS[-1])]["peak_mib"],
         "data": rows,
         "strategies": strategies,
         "growth": growth,
