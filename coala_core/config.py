@@ -101,6 +101,8 @@ class SolveConfig(StageConfig):
     """Largest cone violation, relative to the largest pre-activation, that a converged solve may have."""
     max_sweeps: int = Field(default=1000, ge=1)
     """ADMM sweeps per weight at most."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """Seconds for the whole path at most; empty means no limit. Results then depend on the machine's speed."""
     check_every: int = Field(default=25, ge=1)
     """Sweeps between two computations of the certificate."""
     relaxation: float = Field(default=1.6, ge=1, lt=2)

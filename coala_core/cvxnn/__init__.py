@@ -3,12 +3,14 @@
 ``problem``      operators F and G        ``gates``    activation patterns
 ``linear``       u-update                 ``admm``     Algorithm 2, sped up by ``anderson``
 ``certificate``  bounds on the optimum    ``outcome``  state and result
+``best``         point to return          ``halt``     deadline, interruption
 ``network``      neurons, head            ``path``, ``zero``  weights
 ``features``     door, standardisation
 """
 
 from coala_core.cvxnn.admm import solve
 from coala_core.cvxnn.gates import sample_gates
+from coala_core.cvxnn.halt import Halt
 from coala_core.cvxnn.network import Head
 from coala_core.cvxnn.outcome import Outcome, Record, Status, WarmStart
 from coala_core.cvxnn.path import Path, Solution, fit_head, fit_path
@@ -17,6 +19,7 @@ from coala_core.cvxnn.zero import zero_head_weight
 
 __all__ = [
     "ConvexProblem",
+    "Halt",
     "Head",
     "Outcome",
     "Path",

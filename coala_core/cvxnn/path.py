@@ -10,6 +10,7 @@ from coala_core.config import SolveConfig
 from coala_core.cvxnn.admm import cone_scale_squared, solve
 from coala_core.cvxnn.features import Standardiser, check_features, fit_standardiser
 from coala_core.cvxnn.gates import check_gates, sample_gates
+from coala_core.cvxnn.halt import Halt, Stop
 from coala_core.cvxnn.linear import BackEnd, choose_back_end
 from coala_core.cvxnn.network import Head, head_of, network_objective, network_of
 from coala_core.cvxnn.outcome import Outcome, Record, Status, WarmStart
@@ -45,7 +46,7 @@ class Solution:
     network_objective: float
     """Objective of eq. (2) at the head, in standardised features. It can be below the optimum; no upper bound."""
     warm_start: WarmStart | None
-    """Start for a nearby weight on the same data and gates; empty in a path, which would hold many."""
+    """Start for a nearby weight on the same data and gates; empty in a path, and after a non-finite iterate."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,9 @@ class Path:
     zero_weight: float
     """Smallest weight that gives the zero head, from above."""
     solutions: tuple[Solution, ...]
-    """One per weight, in falling weight."""
+    """One per weight, in falling weight; at least one."""
+    unsolved: tuple[float, ...] = ()
+    """Weights that a time limit or an interruption left, falling."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +80,7 @@ def fit_head(
     lasso_weight: float | None = None,
     warm_start: WarmStart | None = None,
     progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> Solution:
     r"""Fit the convex two-layer ReLU head at one lasso weight.
 
@@ -102,11 +106,13 @@ def fit_head(
         `Solution.warm_start` of a nearby weight on the same data and gates.
     progress : callable, optional
         Called with (done, total, "sweeps").
+    stop : callable, optional
+        Asked after every sweep; once it is true, the best head so far is returned as `INTERRUPTED`.
 
     Returns
     -------
     Solution
-        Running out of sweeps is a status, not an exception.
+        Running out of sweeps or time is a status, not an exception.
 
     Raises
     ------
@@ -114,6 +120,7 @@ def fit_head(
         If shapes disagree, a feature is not finite, a label is not -1 or +1, one class is absent, no weight is
         given, or P distinct gates do not exist.
     """
+    halt = Halt(config.max_seconds, stop)
     weight = config.lasso_weight if lasso_weight is None else lasso_weight
     if weight is None or not (weight > 0 and math.isfinite(weight)):
         raise ValueError(
@@ -123,12 +130,25 @@ def fit_head(
     prepared = _prepare(features, labels, config, gates, "fit_head")
     _check_warm_start(warm_start, prepared.problem)
     outcome = solve(
-        prepared.problem, weight, config, back_end=prepared.back_end, warm_start=warm_start, progress=progress
+        prepared.problem,
+        weight,
+        config,
+        back_end=prepared.back_end,
+        warm_start=warm_start,
+        progress=progress,
+        halt=halt,
     )
-    return _assemble(prepared, weight, outcome, keep_warm_start=True)
+    return _assemble(prepared, weight, outcome, keep_warm_start=outcome.status is not Status.NOT_FINITE)
 
 
-def fit_path(features: Array, labels: Array, config: SolveConfig, progress: Progress | None = None) -> Path:
+def fit_path(
+    features: Array,
+    labels: Array,
+    config: SolveConfig,
+    progress: Progress | None = None,
+    *,
+    stop: Stop | None = None,
+) -> Path:
     """Fit the head for falling lasso weights, each from where the one before ended.
 
     The weights are `config.path` times the smallest weight that gives the zero head, or `config.lasso_weight`
@@ -143,30 +163,36 @@ def fit_path(features: Array, labels: Array, config: SolveConfig, progress: Prog
     config : SolveConfig
     progress : callable, optional
         Called with (done, total, "weights").
+    stop : callable, optional
+        Asked after every sweep; once it is true, the path ends with the best head so far.
 
     Returns
     -------
     Path
+        Solutions of all weights, or of the first ones if `config.max_seconds` or `stop` ends it early; the last
+        of them may then be `OUT_OF_TIME` or `INTERRUPTED`.
 
     Raises
     ------
     ValueError
         As `fit_head`.
     """
-    progress = progress or silent
+    progress, halt = progress or silent, Halt(config.max_seconds, stop)
     prepared = _prepare(features, labels, config, None, "fit_path")
     zero_weight = zero_head_weight(prepared.problem)
     weights = _path_weights(config, zero_weight)
     solutions: list[Solution] = []
     warm_start = None
     for done, weight in enumerate(weights):
+        if solutions and halt.status():
+            break
         progress(done, len(weights), "weights")
-        outcome = solve(prepared.problem, weight, config, back_end=prepared.back_end, warm_start=warm_start)
+        outcome = solve(prepared.problem, weight, config, back_end=prepared.back_end, warm_start=warm_start, halt=halt)
         warm_start = None if outcome.status is Status.NOT_FINITE else outcome.warm_start
         solutions.append(_assemble(prepared, weight, outcome, keep_warm_start=False))
-    progress(len(weights), len(weights), "weights")
+    progress(len(solutions), len(weights), "weights")
     free_memory(resolve_backend(config.backend))
-    return Path(zero_weight, tuple(solutions))
+    return Path(zero_weight, tuple(solutions), tuple(weights[len(solutions) :]))
 
 
 def _path_weights(config: SolveConfig, zero_weight: float) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +10,8 @@ from coala_core.config import SolveConfig
 from coala_core.cvxnn import Path as WeightPath
 from coala_core.cvxnn import Solution, fit_path
 from coala_core.features import stack_rows
-from coala_core.heads import write_head
+from coala_core.heads import WEIGHTS, write_head
+from coala_core.interruption import deferred_signals
 from coala_core.metrics import pair_accuracy
 from coala_core.pairs import PairFeatures
 from coala_core.plots import plot_path, plot_residuals
@@ -21,6 +23,8 @@ from coala_core.storage import Artifact, Store, Workspace
 STAGE = "solve"
 REVISION = 1
 
+logger = logging.getLogger("coala.stages")
+
 
 def plan(store: Store, config: SolveConfig, embed: Artifact, split: Artifact) -> Plan:
     """Key of the head: embeddings, split and configuration."""
@@ -30,6 +34,9 @@ def plan(store: Store, config: SolveConfig, embed: Artifact, split: Artifact) ->
 
 def run(store: Store, config: SolveConfig, embed: Artifact, split: Artifact, progress: Progress = silent) -> Artifact:
     """Fit the path on the training split and keep the head that orders the most validation pairs rightly.
+
+    After Ctrl-C or SIGTERM the best head so far is left in the artifact's unfinished folder, which is no artifact,
+    a warning names the file, and the signal takes its course; the next run starts anew.
 
     Parameters
     ----------
@@ -52,10 +59,14 @@ def run(store: Store, config: SolveConfig, embed: Artifact, split: Artifact, pro
         workspace.clear()
         pairs = pairs_of(store, embed, split)
         features, labels = stack_rows(pairs["train"])
-        path = fit_path(features, labels, config, progress)
-        rows = [_path_row(solution, path, pairs) for solution in path.solutions]
-        best = choose_solution(rows)
-        _write(workspace, path, rows, best, embed)
+        with deferred_signals() as interrupted:
+            path = fit_path(features, labels, config, progress, stop=interrupted)
+            rows = [_path_row(solution, path, pairs) for solution in path.solutions]
+            best = choose_solution(rows)
+            _write_head(workspace, path, rows, best, embed)
+            if interrupted():
+                logger.warning("solve: interrupted; the best head so far is `%s`", workspace.path / WEIGHTS)
+        _write_rest(workspace, path, rows, best)
 
     return produce(store, plan(store, config, embed, split), compute)
 
@@ -91,11 +102,20 @@ def _path_row(solution: Solution, path: WeightPath, pairs: dict[Any, PairFeature
     }
 
 
-def _write(workspace: Workspace, path: WeightPath, rows: list[dict[str, Any]], best: int, embed: Artifact) -> None:
-    solution = path.solutions[best]
-    report = {**rows[best], "status_text": str(solution.status), "zero_weight": path.zero_weight}
-    write_head(workspace, solution.head, {"phase": 1, "embed": head_card(embed), "solve": report})
+def _report(path: WeightPath, rows: list[dict[str, Any]], best: int) -> dict[str, Any]:
+    status = path.solutions[best].status
+    known = {"status_text": str(status), "zero_weight": path.zero_weight, "unsolved": list(path.unsolved)}
+    return {**rows[best], **known}
+
+
+def _write_head(workspace: Workspace, path: WeightPath, rows: list[dict[str, Any]], best: int, embed: Artifact) -> None:
+    card = {"phase": 1, "embed": head_card(embed), "solve": _report(path, rows, best)}
+    write_head(workspace, path.solutions[best].head, card)
     workspace.write_json("path.json", rows)
+
+
+def _write_rest(workspace: Workspace, path: WeightPath, rows: list[dict[str, Any]], best: int) -> None:
+    solution, report = path.solutions[best], _report(path, rows, best)
     history = [asdict(record) for record in solution.history]
     workspace.write_json("history.json", history)
     workspace.write("path.png", lambda target: plot_path(rows, target, chosen=solution.lasso_weight))
