@@ -87,8 +87,12 @@ class EmbedConfig(StageConfig):
 class SolveConfig(StageConfig):
     """Stage ``solve``, Phase I: the convex program of eq. (4), over a path of weights."""
 
+    rows: Literal["pointwise", "pairwise"] = "pointwise"
+    """Fit labels +1 and -1 of single responses, or a score difference of 1 between chosen and rejected response."""
+    activation: Literal["relu", "gated_relu"] = "relu"
+    """ReLU neurons, or neurons behind the sampled gates, which the head then keeps: no cones, every point certified."""
     gates: int = Field(default=50, ge=1, le=4096)
-    """Number P of activation patterns; the network has at most 2 P neurons."""
+    """Number P of activation patterns; the network has at most 2 P neurons, P if gated."""
     probe_gates: int = Field(default=10, ge=0)
     """How many of the gates come from a linear probe's direction, its negative and perturbations of both."""
     path: tuple[float, ...] = (0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.0625, 0.044, 0.031, 0.022)

@@ -17,6 +17,7 @@ from coala_core.config import SolveConfig
 from coala_core.cvxnn.anderson import Accelerator, state_of
 from coala_core.cvxnn.best import Best
 from coala_core.cvxnn.certificate import certify, lower_bound
+from coala_core.cvxnn.gated import OneHalf
 from coala_core.cvxnn.halt import Halt
 from coala_core.cvxnn.linear import BackEnd, choose_back_end
 from coala_core.cvxnn.outcome import Outcome, Record, State, Status, WarmStart
@@ -60,7 +61,9 @@ def balanced_penalty(penalty: float, primal: float, dual: float, lasso_weight: f
 
 
 def cone_scale_squared(problem: ConvexProblem) -> float:
-    """tau^2, from the mean eigenvalue of X'X alone."""
+    """tau^2, from the mean eigenvalue of X'X alone; 0 where there are no cones."""
+    if not problem.cone_rows:
+        return 0.0
     trace = float(problem.spectrum.sum())
     return CONE_SCALE * len(problem.spectrum) / trace if trace > 0.0 else 1.0
 
@@ -200,7 +203,7 @@ def solve(
         of sweeps or time is a status, not an exception.
     """
     halt = halt or Halt(config.max_seconds)
-    back_end = back_end or choose_back_end(problem, cone_scale_squared(problem))
+    back_end = back_end or back_end_for(problem)
     run = _Solve(problem, lasso_weight, config, back_end, warm_start)
     next_balance, status = FIRST_BALANCE, None
     while status is None:
@@ -220,11 +223,17 @@ def solve(
     return run.outcome(status)
 
 
+def back_end_for(problem: ConvexProblem) -> BackEnd:
+    """Return the u-update that suits the size and kind of the problem."""
+    back_end = choose_back_end(problem, cone_scale_squared(problem))
+    return OneHalf(back_end) if problem.halves == 1 else back_end
+
+
 def _zero_state(problem: ConvexProblem) -> State:
     """Start cold, at zero."""
     xp = namespace_of(problem.features)
-    n, d, gates = problem.shape
-    v, s = xp.zeros((2, d, gates)), xp.zeros((2, n, gates))
+    _, d, gates = problem.shape
+    v, s = xp.zeros((problem.halves, d, gates)), xp.zeros((problem.halves, problem.cone_rows, gates))
     return State(v, s, v, s)
 
 

@@ -42,6 +42,29 @@ def check_features(features: Array, labels: Array, caller: str) -> None:
     _check_finite(features, caller)
 
 
+def check_pairs(labels: Array, caller: str) -> None:
+    """Refuse labels (n,), known to be -1 and +1, that do not put the chosen response of every pair first.
+
+    Raises
+    ------
+    ValueError
+        If n is odd, or the labels are not n/2 times +1 and then n/2 times -1.
+    """
+    n = len(labels)
+    if n % 2:
+        raise ValueError(
+            f"`{caller}(features=...)` must hold two rows a pair where `solve.rows` is pairwise, got {n} rows; "
+            "pass as many rejected responses as chosen ones."
+        )
+    misplaced = to_numpy(labels) != np.repeat([1.0, -1.0], n // 2)
+    if misplaced.any():
+        raise ValueError(
+            f"`{caller}(labels=...)` must be +1 in the first half and -1 in the second where `solve.rows` is "
+            f"pairwise, got {int(misplaced.sum())} others, first in row {int(misplaced.argmax())}; "
+            "stack all chosen responses, then the rejected ones in the same order."
+        )
+
+
 def _check_finite(features: Array, caller: str) -> None:
     """Refuse entries that float32, in which a head is stored, cannot hold."""
     xp = namespace_of(features)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from coala_core.backend import Array, asarray, namespace_of
 
@@ -39,6 +40,13 @@ class ConvexProblem:
     """Orthonormal Q, (k, d), from principal axes to the k features as they came."""
     paired: bool = False
     """Whether F takes the difference of the rows i and n/2 + i."""
+    halves: ClassVar[int] = 2
+    """Leading axis of u: v and w."""
+
+    @property
+    def cone_rows(self) -> int:
+        """Rows of one half of G, n."""
+        return len(self.features)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -53,10 +61,7 @@ class ConvexProblem:
 
     def difference(self, z: Array) -> Array:
         """Delta z: the first half of the rows of z (n, ...) minus the second if paired, else z itself."""
-        if not self.paired:
-            return z
-        result: Array = z[: len(z) // 2] - z[len(z) // 2 :]
-        return result
+        return difference(z) if self.paired else z
 
     def difference_adjoint(self, r: Array) -> Array:
         """Delta' r: r (m, ...) followed by -r if paired, else r itself."""
@@ -109,13 +114,26 @@ def column_norms(u: Array) -> Array:
     return norms
 
 
+def difference(z: Array) -> Array:
+    """First half of the rows of z (n, ...) minus the second half."""
+    result: Array = z[: len(z) // 2] - z[len(z) // 2 :]
+    return result
+
+
 def gate_patterns(features: Array, directions: Array) -> Array:
     """1[X h_i >= 0], (n, P) booleans, of prepared features (n, k) and gate directions h (k, P)."""
     result: Array = features @ directions >= 0
     return result
 
 
-def convex_problem(features: Array, labels: Array, directions: Array, *, paired: bool = False) -> ConvexProblem:
+def convex_problem(
+    features: Array,
+    labels: Array,
+    directions: Array,
+    *,
+    paired: bool = False,
+    kind: type[ConvexProblem] = ConvexProblem,
+) -> ConvexProblem:
     """Sample eq. (4) at the given gates and rotate it to the principal axes.
 
     Parameters
@@ -128,6 +146,8 @@ def convex_problem(features: Array, labels: Array, directions: Array, *, paired:
         Gate directions h_i, giving distinct patterns.
     paired : bool
         Fit the difference of the rows i and n/2 + i instead of every row.
+    kind : type
+        `ConvexProblem`, or `GatedProblem` for the program without cones.
 
     Returns
     -------
@@ -144,7 +164,7 @@ def convex_problem(features: Array, labels: Array, directions: Array, *, paired:
     else:
         spectrum, axes = xp.linalg.eigh(x.T @ x)
         rotated, spectrum = x @ axes, xp.maximum(spectrum, 0.0)
-    return ConvexProblem(
+    return kind(
         features=xp.ascontiguousarray(rotated),
         labels=asarray(labels, xp, xp.float64),
         patterns=patterns,
