@@ -67,8 +67,9 @@ def fit_head(
     Raises
     ------
     ValueError
-        If shapes disagree, a feature is not finite, a label is not -1 or +1, one class is absent, paired rows are
-        not in order, no weight is given, or P distinct gates do not exist.
+        If features are not floating-point numbers, shapes disagree, a feature is not finite in float32, a label is
+        not -1 or +1, one class is absent, paired rows are not in order, no weight is given, gates repeat a pattern,
+        or P distinct gates do not exist.
     """
     halt = Halt(config.max_seconds, stop)
     weight = config.lasso_weight if lasso_weight is None else lasso_weight
@@ -181,5 +182,6 @@ def _assemble(prepared: Prepared, weight: float, outcome: Outcome, *, keep_warm_
         network_objective=network_objective(
             prepared.features, problem.labels, first, second, weight, paired=problem.paired, active=active
         ),
+        constant_columns=prepared.standardiser.constant_columns,
         warm_start=outcome.warm_start if keep_warm_start else None,
     )

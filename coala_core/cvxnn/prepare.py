@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from coala_core.backend import Array, asarray, resolve_backend
 from coala_core.config import SolveConfig
 from coala_core.cvxnn.admm import back_end_for
-from coala_core.cvxnn.features import Standardiser, check_features, check_pairs, fit_standardiser
+from coala_core.cvxnn.features import Standardiser, check_features, check_pairs, check_types, fit_standardiser
 from coala_core.cvxnn.gated import GatedProblem
 from coala_core.cvxnn.gates import check_gates, sample_gates
 from coala_core.cvxnn.linear import BackEnd
@@ -41,6 +41,7 @@ def prepare(features: Array, labels: Array, config: SolveConfig, gates: Array | 
     """
     xp = resolve_backend(config.backend)
     paired = config.rows == "pairwise"
+    check_types(features, labels, gates, caller)  # before they reach a device, which takes no objects
     features, labels = asarray(features, xp), asarray(labels, xp)
     check_features(features, labels, caller)
     if paired:

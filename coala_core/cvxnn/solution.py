@@ -34,6 +34,8 @@ class Solution:
     """Factorisations of the linear system that depends on the penalty."""
     network_objective: float
     """Objective of eq. (2) at the head, in standardised features. It can be below the optimum; no upper bound."""
+    constant_columns: int
+    """Columns of the features that do not vary; they carry nothing and have weight 0 in the head."""
     warm_start: WarmStart | None
     """Start for a nearby weight on the same data and gates; empty in a path, and after a non-finite iterate."""
 

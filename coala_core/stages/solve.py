@@ -99,6 +99,7 @@ def _path_row(solution: Solution, path: WeightPath, pairs: dict[Any, PairFeature
         "network_objective": solution.network_objective,
         "sweeps": solution.sweeps,
         "refactorisations": solution.refactorisations,
+        "constant_columns": solution.constant_columns,
     }
 
 
