@@ -55,7 +55,7 @@ def gated_optimum(x, y, patterns, lasso_weight, paired=False):
         prediction = prediction[: len(x) // 2] - prediction[len(x) // 2 :]
     objective = 0.5 * cp.sum_squares(prediction - y) + lasso_weight * cp.sum(cp.norm(u, axis=0))
     problem = cp.Problem(cp.Minimize(objective))
-    problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-9, tol_gap_rel=1e-9, tol_feas=1e-9)
+    problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-8, tol_gap_rel=1e-8, tol_feas=1e-8)
     assert problem.status == cp.OPTIMAL
     return problem.value, u.value[None]
 
