@@ -203,7 +203,7 @@ def solve(
         of sweeps or time is a status, not an exception.
     """
     halt = halt or Halt(config.max_seconds)
-    back_end = back_end or back_end_for(problem)
+    back_end = back_end or back_end_for(problem, config)
     run = _Solve(problem, lasso_weight, config, back_end, warm_start)
     next_balance, status = FIRST_BALANCE, None
     while status is None:
@@ -223,9 +223,9 @@ def solve(
     return run.outcome(status)
 
 
-def back_end_for(problem: ConvexProblem) -> BackEnd:
-    """Return the u-update that suits the size and kind of the problem."""
-    back_end = choose_back_end(problem, cone_scale_squared(problem))
+def back_end_for(problem: ConvexProblem, config: SolveConfig) -> BackEnd:
+    """Return the u-update that suits the size and kind of the problem, or the one that is configured."""
+    back_end = choose_back_end(problem, cone_scale_squared(problem), config.linear, config.max_memory_gib)
     return OneHalf(back_end) if problem.halves == 1 else back_end
 
 

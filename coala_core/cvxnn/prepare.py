@@ -56,7 +56,7 @@ def prepare(features: Array, labels: Array, config: SolveConfig, gates: Array | 
     targets = xp.ones(len(x) // 2) if paired else labels
     kind = GatedProblem if config.activation == "gated_relu" else ConvexProblem
     problem = convex_problem(x, targets, directions, paired=paired, kind=kind)
-    return Prepared(x, standardiser, directions, problem, back_end_for(problem))
+    return Prepared(x, standardiser, directions, problem, back_end_for(problem, config))
 
 
 def check_warm_start(warm_start: WarmStart | None, problem: ConvexProblem) -> None:
