@@ -123,3 +123,16 @@ def test_a_gated_head_goes_through_the_later_stages(chain: Chain, tmp_path: Path
     pairs = read_pairs(chain.embed.path, chain.split.path, chain.triplets.path)["test"]
     accuracy = pair_accuracy(gated_score(second, pairs.chosen), gated_score(second, pairs.rejected)).accuracy
     assert judged.report["head"]["accuracy"] == accuracy
+
+
+def test_pairwise_rows_give_a_head_of_their_own(chain: Chain, tmp_path: Path) -> None:
+    shutil.copytree(chain.store.root / "triplets", tmp_path / "triplets")
+    config = chain.config.solve.model_copy(update={"rows": "pairwise"})
+    solved = solve.run(Store(tmp_path), config, chain.embed, chain.split)
+    pairs = read_pairs(chain.embed.path, chain.split.path, chain.triplets.path)["train"]
+    head = read_head(solved.path)
+    misfit = head.score(pairs.chosen) - head.score(pairs.rejected) - 1.0
+    assert solved.report["status"] == "CONVERGED"
+    assert (solved.key != chain.solve.key, solved.report["upper_bound"] < 0.5 * len(pairs)) == (True, True)
+    # The weight decay is left out, so the squared loss alone stays below the network's objective.
+    assert 0.5 * float(misfit @ misfit) <= solved.report["network_objective"] * (1 + 1e-4)
