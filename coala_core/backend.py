@@ -6,7 +6,10 @@ the same lines run on the CPU and on a GPU, and a machine without CuPy can impor
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -123,7 +126,74 @@ def cholesky_solve(factor: Array, right: Array) -> Array:
     return solution
 
 
+def inverse(matrix: Array) -> Array:
+    """Invert a symmetric positive definite matrix in its own precision; `matrix` may be overwritten.
+
+    Parameters
+    ----------
+    matrix : (k, k) float32 or float64
+        Symmetric positive definite, C-ordered.
+
+    Returns
+    -------
+    (k, k)
+        The inverse, for `symmetric_product`; with NumPy only its lower triangle is defined.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        If `matrix` is not positive definite to its precision.
+    """
+    xp = namespace_of(matrix)
+    if xp is np:
+        factorise, invert = scipy.linalg.get_lapack_funcs(("potrf", "potri"), (matrix,))
+        # The transpose of a C-ordered symmetric matrix is the same matrix in LAPACK's order: no copy.
+        factor, failed = factorise(matrix.T, lower=True, clean=False, overwrite_a=True)
+        result, unfit = (factor, 1) if failed else invert(factor, lower=True, overwrite_c=True)
+        if failed or unfit:
+            raise np.linalg.LinAlgError("`inverse(matrix=...)` must be positive definite, got another one.")
+        lower: Array = result
+        return lower
+    triangular = importlib.import_module("cupyx.scipy.linalg").solve_triangular
+    factor = xp.linalg.cholesky(matrix)
+    half = triangular(factor, xp.eye(len(matrix), dtype=matrix.dtype), lower=True, check_finite=False)
+    whole: Array = half.T @ half
+    if not bool(xp.isfinite(whole).all()):
+        raise np.linalg.LinAlgError("`inverse(matrix=...)` must be positive definite, got another one.")
+    return whole
+
+
+def symmetric_product(matrix: Array, vector: Array) -> Array:
+    """Multiply what `inverse` returned (k, k) by a vector (k,) of any precision; the result has the vector's."""
+    xp = namespace_of(matrix)
+    narrow = vector.astype(matrix.dtype)
+    if xp is np:
+        # Reads one triangle: half the memory traffic, which is all that this costs.
+        (multiply,) = scipy.linalg.get_blas_funcs(("symv",), (matrix,))
+        product = multiply(1.0, matrix, narrow, lower=True)
+    else:
+        product = matrix @ narrow
+    result: Array = product.astype(vector.dtype)
+    return result
+
+
 def free_memory(xp: ModuleType) -> None:
     """Give unused device memory of the library's pool back; NumPy has no pool."""
     if xp is not np:
         xp.get_default_memory_pool().free_all_blocks()
+
+
+def available_memory(xp: ModuleType) -> int:
+    """Bytes that the library's arrays may take now: free device memory, or what the host's kernel calls available."""
+    if xp is not np:
+        pool = xp.get_default_memory_pool()
+        return int(xp.cuda.runtime.memGetInfo()[0]) + int(pool.free_bytes())
+    host = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # without what caches would give back
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        host = 1024 * int(next(line for line in lines if line.startswith("MemAvailable:")).split()[1])
+    with contextlib.suppress(OSError, ValueError):  # no control group, or "max": no limit
+        group = Path("/sys/fs/cgroup")
+        limit, used = (int((group / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        host = min(host, max(limit - used, 0))
+    return host

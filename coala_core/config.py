@@ -127,8 +127,12 @@ class SolveConfig(StageConfig):
     """Stored hidden layer to fit on; empty means the first of `embed.layers`."""
     pooling: Pooling | None = None
     """Stored pooling to fit on, "mean+last" both side by side; empty means the first of `embed.poolings`."""
+    rows: Literal["pointwise", "pairwise"] = "pointwise"
+    """Fit labels +1 and -1 of single responses, or a score difference of 1 between chosen and rejected response."""
+    activation: Literal["relu", "gated_relu"] = "relu"
+    """ReLU neurons, or neurons behind the sampled gates, which the head then keeps: no cones, every point certified."""
     gates: int = Field(default=50, ge=1, le=4096)
-    """Number P of activation patterns; the network has at most 2 P neurons."""
+    """Number P of activation patterns; the network has at most 2 P neurons, P if gated."""
     probe_gates: int = Field(default=10, ge=0)
     """How many of the gates come from a linear probe's direction, its negative and perturbations of both."""
     path: tuple[float, ...] = (0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.0625, 0.044, 0.031, 0.022)
@@ -141,10 +145,18 @@ class SolveConfig(StageConfig):
     """Largest cone violation, relative to the largest pre-activation, that a converged solve may have."""
     max_sweeps: int = Field(default=1000, ge=1)
     """ADMM sweeps per weight at most."""
+    max_seconds: float | None = Field(default=None, gt=0)
+    """Seconds for the whole path at most; empty means no limit. Results then depend on the machine's speed."""
     check_every: int = Field(default=25, ge=1)
     """Sweeps between two computations of the certificate."""
     relaxation: float = Field(default=1.6, ge=1, lt=2)
     """Over-relaxation factor of ADMM; 1 means none."""
+    linear: Literal["auto", "primal", "dual", "pcg"] = "auto"
+    """Linear back end of a sweep: a dense system in features times gates ("primal") or in rows ("dual"), conjugate
+    gradients, or the one that takes the least arithmetic among those that fit into memory."""
+    max_memory_gib: float | None = Field(default=None, gt=0)
+    """Memory that the linear back end may take, beside data and iterates; empty means half of what is available at
+    the start, so that near this limit "auto" may choose differently on another day."""
     backend: Literal["auto", "numpy", "cupy"] = "auto"
     """Array library of the solve; "auto" takes CuPy where it finds a device."""
     seed: Seed = 0

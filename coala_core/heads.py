@@ -28,11 +28,7 @@ def write_head(workspace: Workspace, head: Head, card: Mapping[str, Any]) -> Non
     card : mapping
         JSON values that say which embeddings it takes and how it was made.
     """
-    tensors = {
-        "first_weight": np.ascontiguousarray(head.first_weight),
-        "first_bias": np.ascontiguousarray(head.first_bias),
-        "second_weight": np.ascontiguousarray(head.second_weight),
-    }
+    tensors = {name: np.ascontiguousarray(part) for name, part in vars(head).items() if part is not None}
     workspace.write(WEIGHTS, lambda path: save_file(tensors, path))
     neurons, features = head.first_weight.shape
     workspace.write_json(CARD, {"neurons": neurons, "features": features, **card})

@@ -30,12 +30,14 @@ def stack_columns(u):
     return np.concatenate([u[half, :, i] for half in range(2) for i in range(u.shape[2])])
 
 
-def optimum(x, y, patterns, lasso_weight):
+def optimum(x, y, patterns, lasso_weight, paired=False):
     """Optimum of eq. (4) by CVXPY and Clarabel, and the point (2, d, P) that attains it."""
     d, gates = x.shape[1], patterns.shape[1]
     v, w = cp.Variable((d, gates)), cp.Variable((d, gates))
     signs = 2 * patterns - 1
     prediction = cp.sum(cp.multiply(patterns, x @ (v - w)), axis=1)
+    if paired:
+        prediction = prediction[: len(x) // 2] - prediction[len(x) // 2 :]
     norms = cp.sum(cp.norm(v, axis=0)) + cp.sum(cp.norm(w, axis=0))
     objective = 0.5 * cp.sum_squares(prediction - y) + lasso_weight * norms
     cones = [cp.multiply(signs, x @ v) >= 0, cp.multiply(signs, x @ w) >= 0]
@@ -45,8 +47,24 @@ def optimum(x, y, patterns, lasso_weight):
     return problem.value, np.stack([v.value, w.value])
 
 
+def gated_optimum(x, y, patterns, lasso_weight, paired=False):
+    """Optimum of the gated-ReLU program by CVXPY and Clarabel, and the point (1, d, P) that attains it."""
+    u = cp.Variable((x.shape[1], patterns.shape[1]))
+    prediction = cp.sum(cp.multiply(patterns, x @ u), axis=1)
+    if paired:
+        prediction = prediction[: len(x) // 2] - prediction[len(x) // 2 :]
+    objective = 0.5 * cp.sum_squares(prediction - y) + lasso_weight * cp.sum(cp.norm(u, axis=0))
+    problem = cp.Problem(cp.Minimize(objective))
+    problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-8, tol_gap_rel=1e-8, tol_feas=1e-8)
+    assert problem.status == cp.OPTIMAL
+    return problem.value, u.value[None]
+
+
 def zero_weight(x, y, patterns):
-    """Longest projection of +-X'D_i y onto {v : E_i X v >= 0}: min over mu >= 0 of ||g + X'E_i mu||, by NNLS."""
+    """Longest projection of +-X'D_i y onto {v : E_i X v >= 0}: min over mu >= 0 of ||g + X'E_i mu||, by NNLS.
+
+    With paired rows y is Delta'1 = (1, -1).
+    """
     lengths = []
     for pattern in patterns.T:
         g = x.T @ (pattern * y)
@@ -62,5 +80,38 @@ def network_score(first_weight, first_bias, second_weight, embeddings):
         total = 0.0
         for weights, bias, out in zip(first_weight, first_bias, second_weight, strict=True):
             total += float(out) * max(0.0, float(np.dot(weights.astype(float), row.astype(float))) + float(bias))
+        scores.append(total)
+    return np.array(scores)
+
+
+class DenseBackEnd:
+    """The u-update from explicit matrices: (F'F + rho (I + tau^2 G'G)) u = F'y + rho * right."""
+
+    def __init__(self, problem, cone_scale_squared):
+        f, g = (build(problem.features, problem.patterns) for build in (dense_f, dense_g))
+        self.f = problem.difference(f)
+        self.y = problem.labels
+        self.ridge = np.eye(f.shape[1]) + cone_scale_squared * g.T @ g
+        self.rho = np.nan
+
+    def refactor(self, penalty):
+        self.rho = penalty
+
+    def solve(self, right):
+        halves, d, gates = right.shape
+        column = self.f.T @ self.y + self.rho * stack_columns(right)
+        u = np.linalg.solve(self.f.T @ self.f + self.rho * self.ridge, column)
+        return u.reshape(halves, gates, d).transpose(0, 2, 1)
+
+
+def gated_score(head, embeddings):
+    """Scores of a gated network, one row and one neuron at a time."""
+    parts = head.first_weight, head.first_bias, head.gate_weight, head.gate_bias, head.second_weight
+    scores = []
+    for row in embeddings.astype(float):
+        total = 0.0
+        for weights, bias, gate, threshold, out in zip(*parts, strict=True):
+            if np.dot(gate, row) + threshold >= 0:
+                total += float(out) * (float(np.dot(weights.astype(float), row)) + float(bias))
         scores.append(total)
     return np.array(scores)

@@ -3,20 +3,27 @@
 ``problem``      operators F and G        ``gates``    activation patterns
 ``linear``       u-update                 ``admm``     Algorithm 2, sped up by ``anderson``
 ``certificate``  bounds on the optimum    ``outcome``  state and result
+``best``         point to return          ``halt``     deadline, interruption
 ``network``      neurons, head            ``path``, ``zero``  weights
-``features``     door, standardisation
+``features``     door, standardisation    ``prepare``  raw features to program
+``gated``        no cones                 ``solution`` head with its proof
 """
 
 from coala_core.cvxnn.admm import solve
+from coala_core.cvxnn.gated import GatedProblem
 from coala_core.cvxnn.gates import sample_gates
+from coala_core.cvxnn.halt import Halt
 from coala_core.cvxnn.network import Head
 from coala_core.cvxnn.outcome import Outcome, Record, Status, WarmStart
-from coala_core.cvxnn.path import Path, Solution, fit_head, fit_path
+from coala_core.cvxnn.path import fit_head, fit_path
 from coala_core.cvxnn.problem import ConvexProblem, convex_problem
+from coala_core.cvxnn.solution import Path, Solution
 from coala_core.cvxnn.zero import zero_head_weight
 
 __all__ = [
     "ConvexProblem",
+    "GatedProblem",
+    "Halt",
     "Head",
     "Outcome",
     "Path",

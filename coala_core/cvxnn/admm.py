@@ -11,12 +11,14 @@ instead of a number of sweeps.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from coala_core.backend import Array, namespace_of
 from coala_core.config import SolveConfig
 from coala_core.cvxnn.anderson import Accelerator, state_of
-from coala_core.cvxnn.certificate import Certificate, certify, lower_bound
+from coala_core.cvxnn.best import Best
+from coala_core.cvxnn.certificate import certify, lower_bound
+from coala_core.cvxnn.gated import OneHalf
+from coala_core.cvxnn.halt import Halt
 from coala_core.cvxnn.linear import BackEnd, choose_back_end
 from coala_core.cvxnn.outcome import Outcome, Record, State, Status, WarmStart
 from coala_core.cvxnn.problem import ConvexProblem
@@ -59,7 +61,9 @@ def balanced_penalty(penalty: float, primal: float, dual: float, lasso_weight: f
 
 
 def cone_scale_squared(problem: ConvexProblem) -> float:
-    """tau^2, from the mean eigenvalue of X'X alone."""
+    """tau^2, from the mean eigenvalue of X'X alone; 0 where there are no cones."""
+    if not problem.cone_rows:
+        return 0.0
     trace = float(problem.spectrum.sum())
     return CONE_SCALE * len(problem.spectrum) / trace if trace > 0.0 else 1.0
 
@@ -83,14 +87,7 @@ class _Solve:
         self.accelerator = Accelerator(self.tau2, lasso_weight / self.penalty)
         self.refactorisations, self.sweeps = 1, 0
         self.history: list[Record] = []
-        self.best_lower = 0.0
-        self.point, self.certificate = self._zero_point()
-
-    def _zero_point(self) -> tuple[Array, Certificate]:
-        """Return the zero head: in every cone, with objective 1/2 ||y||^2."""
-        y = self.problem.labels
-        zero = Certificate(self.best_lower, 0.5 * float(y @ y), 0.0)
-        return namespace_of(y).zeros_like(self.state.v), zero
+        self.best = Best(problem, self.state.v, config)
 
     def sweep(self) -> tuple[State, Array, Array]:
         """Advance by one sweep; return the state before it, u and G u."""
@@ -120,18 +117,17 @@ class _Solve:
         pull = problem.apply_g_adjoint(multipliers)
         at_u = lower_bound(problem, beta, problem.labels - problem.apply_f(u), pull)
         finite = math.isfinite(at_v.upper_bound) and math.isfinite(at_u)
-        self.best_lower = max(self.best_lower, at_v.lower_bound, at_u) if finite else self.best_lower
-        self.point, zero = self._zero_point()
-        self.certificate = zero
-        if finite and at_v.upper_bound < zero.upper_bound:
-            self.point = self.state.v
-            self.certificate = replace(at_v, lower_bound=self.best_lower)
+        proven = finite and self.best.offer(self.state.v, at_v, at_u)
         self._record(at_v.upper_bound, primal, dual)
-        return self._status(finite)
+        if not finite:
+            return Status.NOT_FINITE
+        if proven:
+            return Status.CONVERGED
+        return Status.OUT_OF_SWEEPS if self.sweeps >= self.config.max_sweeps else None
 
     def _record(self, objective: float, primal: float, dual: float) -> None:
         """Append what this check saw."""
-        proven = self.certificate
+        proven = self.best.certificate
         self.history.append(
             Record(
                 sweep=self.sweeps,
@@ -146,17 +142,6 @@ class _Solve:
                 refactorisations=self.refactorisations,
             )
         )
-
-    def _status(self, finite: bool) -> Status | None:
-        """Decide whether to stop, and why."""
-        config, proven = self.config, self.certificate
-        if not finite:
-            return Status.NOT_FINITE
-        # A point outside the cones can lie below the optimum: the price of that counts as well.
-        gap = max(abs(proven.gap), abs(proven.priced_gap))
-        if gap <= config.tolerance and proven.cone_violation <= config.max_cone_violation:
-            return Status.CONVERGED
-        return Status.OUT_OF_SWEEPS if self.sweeps >= config.max_sweeps else None
 
     def change_penalty(self, primal: float, dual: float) -> None:
         """Follow the residuals; scaled duals keep the unscaled ones, and b's system is factorised anew."""
@@ -173,9 +158,9 @@ class _Solve:
     def outcome(self, status: Status) -> Outcome:
         """Gather the result as it stands."""
         return Outcome(
-            u=self.point,
+            u=self.best.point,
             status=status,
-            certificate=self.certificate,
+            certificate=self.best.certificate,
             history=tuple(self.history),
             sweeps=self.sweeps,
             refactorisations=self.refactorisations,
@@ -191,6 +176,7 @@ def solve(
     back_end: BackEnd | None = None,
     warm_start: WarmStart | None = None,
     progress: Progress | None = None,
+    halt: Halt | None = None,
 ) -> Outcome:
     """Solve a prepared problem at one lasso weight.
 
@@ -200,30 +186,35 @@ def solve(
     lasso_weight : float
         beta of eq. (4), above 0.
     config : SolveConfig
-        `tolerance`, `max_cone_violation`, `max_sweeps`, `check_every` and `relaxation` are read.
+        `tolerance`, `max_cone_violation`, `max_sweeps`, `max_seconds`, `check_every` and `relaxation` are read.
     back_end : BackEnd, optional
         Solver of the u-update to reuse between weights; by default the smaller system.
     warm_start : WarmStart, optional
         From the outcome at a nearby weight of the same problem.
     progress : callable, optional
         Called with (sweeps done, sweeps at most, "sweeps") at every check.
+    halt : Halt, optional
+        Asked after every sweep whether to end; by default `max_seconds` from now.
 
     Returns
     -------
     Outcome
-        Running out of sweeps is a status, not an exception.
+        The best point that a check has seen; one more check is made where the solve ends between two. Running out
+        of sweeps or time is a status, not an exception.
     """
-    back_end = back_end or choose_back_end(problem, cone_scale_squared(problem))
+    halt = halt or Halt(config.max_seconds)
+    back_end = back_end or back_end_for(problem, config)
     run = _Solve(problem, lasso_weight, config, back_end, warm_start)
     next_balance, status = FIRST_BALANCE, None
     while status is None:
         before, u, g_u = run.sweep()
-        is_check = run.sweeps % config.check_every == 0 or run.sweeps == config.max_sweeps
+        end = halt.status()
+        is_check = run.sweeps % config.check_every == 0 or run.sweeps == config.max_sweeps or end is not None
         if not is_check and run.sweeps != next_balance:
             continue
         primal, dual = run.residuals(before, u, g_u)
         if is_check:
-            status = run.check(u, primal, dual)
+            status = run.check(u, primal, dual) or end
             if progress:
                 progress(run.sweeps, config.max_sweeps, "sweeps")
         if run.sweeps >= next_balance and status is None:
@@ -232,11 +223,17 @@ def solve(
     return run.outcome(status)
 
 
+def back_end_for(problem: ConvexProblem, config: SolveConfig) -> BackEnd:
+    """Return the u-update that suits the size and kind of the problem, or the one that is configured."""
+    back_end = choose_back_end(problem, cone_scale_squared(problem), config.linear, config.max_memory_gib)
+    return OneHalf(back_end) if problem.halves == 1 else back_end
+
+
 def _zero_state(problem: ConvexProblem) -> State:
     """Start cold, at zero."""
     xp = namespace_of(problem.features)
-    n, d, gates = problem.shape
-    v, s = xp.zeros((2, d, gates)), xp.zeros((2, n, gates))
+    _, d, gates = problem.shape
+    v, s = xp.zeros((problem.halves, d, gates)), xp.zeros((problem.halves, problem.cone_rows, gates))
     return State(v, s, v, s)
 
 

@@ -3,10 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from coala_core.backend import Array, namespace_of, to_numpy
+
+SMALLEST_SPREAD = 1e-30  # of a column that counts; one over less would overflow the head's float32
+
+
+def check_types(features: Any, labels: Any, gates: Any, caller: str) -> None:
+    """Refuse arrays whose type says that they are something else than features, labels and gates, if given.
+
+    Raises
+    ------
+    ValueError
+        If features are not floating-point numbers, or labels or gates are no real numbers.
+    """
+    allowed = {"features": "f", "labels": "fiu", "gates": "fiu"}
+    for (name, kinds), given in zip(allowed.items(), (features, labels, gates), strict=True):
+        dtype = np.dtype(np.float64) if given is None else _dtype_of(given)
+        if dtype.kind not in kinds:
+            wanted = "floating-point numbers" if kinds == "f" else "real numbers"
+            raise ValueError(
+                f"`{caller}({name}=...)` must hold {wanted}, got dtype {dtype}; "
+                "convert it with `astype(np.float32)` if it means numbers."
+            )
+
+
+def _dtype_of(given: Any) -> np.dtype[Any]:
+    """Type of the entries of an array of either library, or of what NumPy would make an array."""
+    result: np.dtype[Any] = np.asarray(given).dtype if namespace_of(given) is np else given.dtype
+    return result
 
 
 def check_features(features: Array, labels: Array, caller: str) -> None:
@@ -42,6 +70,29 @@ def check_features(features: Array, labels: Array, caller: str) -> None:
     _check_finite(features, caller)
 
 
+def check_pairs(labels: Array, caller: str) -> None:
+    """Refuse labels (n,), known to be -1 and +1, that do not put the chosen response of every pair first.
+
+    Raises
+    ------
+    ValueError
+        If n is odd, or the labels are not n/2 times +1 and then n/2 times -1.
+    """
+    n = len(labels)
+    if n % 2:
+        raise ValueError(
+            f"`{caller}(features=...)` must hold two rows a pair where `solve.rows` is pairwise, got {n} rows; "
+            "pass as many rejected responses as chosen ones."
+        )
+    misplaced = to_numpy(labels) != np.repeat([1.0, -1.0], n // 2)
+    if misplaced.any():
+        raise ValueError(
+            f"`{caller}(labels=...)` must be +1 in the first half and -1 in the second where `solve.rows` is "
+            f"pairwise, got {int(misplaced.sum())} others, first in row {int(misplaced.argmax())}; "
+            "stack all chosen responses, then the rejected ones in the same order."
+        )
+
+
 def _check_finite(features: Array, caller: str) -> None:
     """Refuse entries that float32, in which a head is stored, cannot hold."""
     xp = namespace_of(features)
@@ -65,6 +116,11 @@ class Standardiser:
     inverse_scale: Array
     """One over the training standard deviations, (d,) float64; 0 for a constant column."""
 
+    @property
+    def constant_columns(self) -> int:
+        """Columns that do not vary; they become zeros and carry nothing."""
+        return int((self.inverse_scale == 0.0).sum())
+
     def apply(self, features: Array) -> Array:
         """Return prepared features (n, d + 1) float64 of raw features (n, d)."""
         xp = namespace_of(features)
@@ -84,7 +140,7 @@ def fit_standardiser(features: Array) -> Standardiser:
     x = features.astype(xp.float64)
     mean, deviation = x.mean(axis=0), x.std(axis=0)
     # Spread at the rounding of float32 is no information: such a column counts as constant.
-    rounding = np.finfo(np.float32).eps * xp.abs(x).max(axis=0)
+    rounding = xp.maximum(np.finfo(np.float32).eps * xp.abs(x).max(axis=0), SMALLEST_SPREAD)
     constant = deviation <= rounding
     inverse_scale = xp.where(constant, 0.0, 1.0 / xp.where(constant, 1.0, deviation))
     return Standardiser(mean, inverse_scale)

@@ -1,33 +1,28 @@
-r"""The u-update of Algorithm 2, exactly, by the smaller of two dense systems.
+"""The u-update of Algorithm 2: what every back end offers, and which one to take.
 
-    u = argmin  1/2 ||F u - y||^2 + rho/2 ||u - p||^2 + rho tau^2 / 2 ||G u - q||^2
-
-E_i^2 = I gives G'G = I (x) X'X, and F sees only v - w, so with a = (v + w)/sqrt2, b = (v - w)/sqrt2,
-H = I + tau^2 X'X (diagonal in the principal axes) and F~ = [D_1 X ... D_P X]
-
-    H a_i = r_a                                                      no coupling between gates
-    (I_P (x) H + (2/rho) F~'F~) b = r_b + (sqrt2/rho) F~'y           (dP, dP): `PrimalDirect`
-    (I_n + (2/rho) (X H^-1 X') o (D D')) r = y - sqrt2 F~ H^-1 r_b   (n, n): `DualDirect`, r = y - F u
-
-where (r_a, r_b) is p + tau^2 G'q in the same two coordinates. A further class with `refactor` and
-`solve` is all that another way, such as preconditioned conjugate gradients, needs.
+``system``  the equations       ``direct``  dense factorisations, `PrimalDirect` and `DualDirect`
+``memory``  bytes of each       ``pcg``     conjugate gradients, `Pcg`
 """
 
 from __future__ import annotations
 
-import math
-from typing import Protocol
+from collections.abc import Callable
+from typing import Literal, Protocol
 
-from coala_core.backend import Array, cholesky, cholesky_solve, namespace_of
+from coala_core.backend import Array, namespace_of
+from coala_core.cvxnn.direct import DualDirect, PrimalDirect
+from coala_core.cvxnn.memory import GIB, Name, memory_limit, needed_bytes
+from coala_core.cvxnn.pcg import Pcg
 from coala_core.cvxnn.problem import ConvexProblem
 
-SQRT2 = math.sqrt(2.0)
-LARGEST_SYSTEM = 30_000
-"""Order of the largest dense system, 7.2 GB in float64 for each of its two copies."""
+HORIZON = 150  # sweeps over which a factorisation must pay for itself: less than a solve takes as a rule
+USUAL_STEPS = 3  # of conjugate gradients in a sweep, before any was seen
+OVERHEAD = 4e6  # operations that the interpreter costs in a step, 0.1 ms
+PATIENCE = 5  # solves with one penalty before their steps are judged
 
 
 class BackEnd(Protocol):
-    """An exact solver of the u-update for one problem and one cone scale."""
+    """A solver of the u-update for one problem and one cone scale."""
 
     def refactor(self, penalty: float) -> None:
         """Prepare for the penalty rho; the only part of the factorisation that depends on it."""
@@ -36,103 +31,126 @@ class BackEnd(Protocol):
         """Return u (2, d, P) for right = p + tau^2 G'q (2, d, P)."""
 
 
-class DualDirect:
-    """The n x n system: its cost does not grow with the number of gates."""
+class Switching:
+    """Conjugate gradients, until a factorisation would pay for itself over the next `HORIZON` sweeps.
 
-    def __init__(self, problem: ConvexProblem, cone_scale_squared: float) -> None:
-        self.problem = problem
-        self.h = (1.0 + cone_scale_squared * problem.spectrum)[:, None]  # (d, 1)
-        x = problem.features
-        self.kernel = (x / self.h.T) @ x.T  # (n, n)
-        self.kernel *= problem.patterns @ problem.patterns.T
-        self.penalty, self.factor = math.nan, self.kernel[:0]
+    How many steps a sweep takes depends on the penalty, which is not known before the solve.
+
+    Parameters
+    ----------
+    pcg : Pcg
+    direct : callable
+        Builds the back end to switch to.
+    worth : float
+        Mean steps of a solve above which it is the cheaper one.
+    """
+
+    def __init__(self, pcg: Pcg, direct: Callable[[], BackEnd], worth: float) -> None:
+        self.pcg, self.direct, self.worth = pcg, direct, worth
+        self.current: BackEnd = pcg
+        self.penalty, self.steps = 1.0, 0
+        self.recent: list[int] = []
 
     def refactor(self, penalty: float) -> None:
-        """Factorise I + (2/rho) F~ H^-1 F~'."""
-        self.penalty = penalty
-        system = self.kernel * (2.0 / penalty)  # (n, n)
-        _diagonal(system)[:] += 1.0
-        self.factor = cholesky(system)
+        """Prepare for the penalty rho."""
+        self.penalty, self.recent = penalty, []
+        self.current.refactor(penalty)
 
     def solve(self, right: Array) -> Array:
         """Return u (2, d, P) for right (2, d, P)."""
-        problem, x, d = self.problem, self.problem.features, self.problem.patterns
-        r_a, r_b = _split(right)
-        a = r_a / self.h  # (d, P)
-        b = r_b / self.h  # (d, P)
-        r = cholesky_solve(self.factor, problem.labels - SQRT2 * (d * (x @ b)).sum(axis=1))  # (n,)
-        b = b + (SQRT2 / self.penalty) * (x.T @ (d * r[:, None])) / self.h
-        return _join(a, b)
+        u = self.current.solve(right)
+        if self.current is self.pcg:
+            self.recent = [*self.recent[1 - PATIENCE :], self.pcg.steps]
+            if len(self.recent) == PATIENCE and sum(self.recent) > PATIENCE * self.worth:
+                self.current = self.direct()
+                self.current.refactor(self.penalty)
+        return u
 
 
-class PrimalDirect:
-    """The dP x dP system: its cost per sweep does not grow with the number of rows."""
+def choose_back_end(
+    problem: ConvexProblem,
+    cone_scale_squared: float,
+    linear: Literal["auto"] | Name = "auto",
+    max_memory_gib: float | None = None,
+) -> BackEnd:
+    """Return the back end that was asked for, or the fastest one that fits into memory.
 
-    def __init__(self, problem: ConvexProblem, cone_scale_squared: float) -> None:
-        xp = namespace_of(problem.features)
-        _, d, gates = problem.shape
-        self.h = (1.0 + cone_scale_squared * problem.spectrum)[:, None]  # (d, 1)
-        self.gram = xp.empty((gates * d, gates * d))  # F~'F~, gate by gate
-        for i in range(gates):
-            self._fill_row(problem, i)
-        self.f_y = SQRT2 * problem.apply_f_adjoint(problem.labels)[0]  # (d, P)
-        self.penalty, self.factor = math.nan, self.gram[:0]
-
-    def _fill_row(self, problem: ConvexProblem, i: int) -> None:
-        """Blocks X'D_i D_j X for j >= i, and their mirror images; only rows active in both gates count."""
-        xp, d = namespace_of(self.gram), len(self.h)
-        rows = xp.flatnonzero(problem.patterns[:, i])
-        x_i, d_i = problem.features[rows], problem.patterns[rows]
-        for j in range(i, d_i.shape[1]):
-            block = x_i.T @ (d_i[:, j : j + 1] * x_i)  # (d, d)
-            self.gram[i * d : (i + 1) * d, j * d : (j + 1) * d] = block
-            self.gram[j * d : (j + 1) * d, i * d : (i + 1) * d] = block.T
-
-    def refactor(self, penalty: float) -> None:
-        """Factorise I (x) H + (2/rho) F~'F~."""
-        xp = namespace_of(self.gram)
-        self.penalty = penalty
-        system = self.gram * (2.0 / penalty)  # (dP, dP)
-        _diagonal(system)[:] += xp.tile(self.h[:, 0], len(system) // len(self.h))
-        self.factor = cholesky(system)
-
-    def solve(self, right: Array) -> Array:
-        """Return u (2, d, P) for right (2, d, P)."""
-        r_a, r_b = _split(right)
-        a = r_a / self.h  # (d, P)
-        stacked = (r_b + self.f_y / self.penalty).T.reshape(-1)  # (dP,), gate by gate
-        b = cholesky_solve(self.factor, stacked).reshape(r_b.T.shape).T  # (d, P)
-        return _join(a, b)
-
-
-def _diagonal(matrix: Array) -> Array:
-    """Writable view of the diagonal of a C-ordered square matrix."""
-    return matrix.reshape(-1)[:: len(matrix) + 1]
-
-
-def _split(u: Array) -> tuple[Array, Array]:
-    """(v, w) -> ((v + w)/sqrt2, (v - w)/sqrt2)."""
-    return (u[0] + u[1]) / SQRT2, (u[0] - u[1]) / SQRT2
-
-
-def _join(a: Array, b: Array) -> Array:
-    """Undo `_split`."""
-    u: Array = namespace_of(a).stack([a + b, a - b]) / SQRT2
-    return u
-
-
-def choose_back_end(problem: ConvexProblem, cone_scale_squared: float) -> BackEnd:
-    """Return the back end with the smaller system.
+    Parameters
+    ----------
+    problem : ConvexProblem
+    cone_scale_squared : float
+        tau^2.
+    linear : {"auto", "primal", "dual", "pcg"}
+        "auto" counts arithmetic: a factorisation at once where it is cheap, else conjugate gradients, which give way
+        to it when their steps turn out to cost more.
+    max_memory_gib : float, optional
+        Limit for what the back end holds; by default half of the memory that is available now.
 
     Raises
     ------
     ValueError
-        If both systems are larger than `LARGEST_SYSTEM`.
+        If the back end asked for, or any at all, does not fit. Nothing has been allocated by then.
+    """
+    limit = memory_limit(max_memory_gib, namespace_of(problem.features))
+    if linear != "auto":
+        _check_fits(linear, problem, limit)
+        return _build(linear, problem, cone_scale_squared)
+    directs: list[Name] = [name for name in ("dual", "primal") if needed_bytes(name, problem) <= limit]
+    steps = {name: _steps_worth(name, problem) for name in directs}
+    best = min(directs, key=lambda name: steps[name], default=None)
+    if best is not None and steps[best] <= USUAL_STEPS:
+        return _build(best, problem, cone_scale_squared)
+    _check_fits("pcg", problem, limit)
+    pcg = Pcg(problem, cone_scale_squared)
+    if best is None:
+        return pcg
+    return Switching(pcg, lambda: _build(best, problem, cone_scale_squared), steps[best])
+
+
+def _build(name: Name, problem: ConvexProblem, cone_scale_squared: float) -> BackEnd:
+    """Build a back end by name."""
+    kinds: dict[Name, type[PrimalDirect] | type[DualDirect] | type[Pcg]]
+    kinds = {"primal": PrimalDirect, "dual": DualDirect, "pcg": Pcg}
+    return kinds[name](problem, cone_scale_squared)
+
+
+def _check_fits(name: Name, problem: ConvexProblem, limit: int) -> None:
+    """Refuse a back end that needs more than `limit` bytes."""
+    needed = {other: needed_bytes(other, problem) for other in ("primal", "dual", "pcg")}
+    if needed[name] <= limit:
+        return
+    leanest = min(needed, key=lambda other: needed[other])
+    remedy = (
+        f"set `solve.linear` to {leanest!r}, which needs {_gib(needed[leanest])} GiB"
+        if needed[leanest] <= limit
+        else "lower `solve.gates`, or raise `solve.max_memory_gib`"
+    )
+    n, d, gates = problem.shape
+    raise ValueError(
+        f"`choose_back_end(linear={name!r})` must fit into {_gib(limit)} GiB, got {n} rows, {d} axes and {gates} gates "
+        f"that need {_gib(needed[name])} GiB; {remedy}."
+    )
+
+
+def _gib(size: int) -> str:
+    """Bytes as GiB for a message."""
+    return f"{size / GIB:.3g}"
+
+
+def _steps_worth(name: Name, problem: ConvexProblem) -> float:
+    """Conjugate gradient steps a sweep that cost as much as a direct back end, its set-up spread over `HORIZON`.
+
+    Counted in float64 operations of a large matrix product. A skinny float32 product of X takes about as many as it
+    has, an inversion in float32 0.4 of them, and reading a byte 4. What Python adds counts too. About three penalties
+    of a solve lie apart.
     """
     n, d, gates = problem.shape
-    if min(n, d * gates) > LARGEST_SYSTEM:
-        raise ValueError(
-            f"`choose_back_end` needs rows or features times gates to be at most {LARGEST_SYSTEM}, "
-            f"got {n} rows and {d} x {gates}; lower `solve.gates` or fit on fewer rows."
-        )
-    return DualDirect(problem, cone_scale_squared) if n <= d * gates else PrimalDirect(problem, cone_scale_squared)
+    m, product = len(problem.labels), 2.0 * n * d * gates
+    if name == "dual":
+        set_up = 2.0 * n * n * d + 3 * 0.4 * m**3
+        sweep = 4.0 * product + 8.0 * m * m + 2.0 * OVERHEAD
+    else:
+        size = float(d * gates)
+        set_up = 0.5 * m * size**2 + 4 * size**3 / 3.0
+        sweep = 32.0 * size**2 + 0.5 * OVERHEAD
+    return (set_up / HORIZON + sweep) / (2.0 * product + OVERHEAD)

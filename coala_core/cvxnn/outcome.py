@@ -15,7 +15,9 @@ class Status(StrEnum):
 
     CONVERGED = "The certified gap and the cone violation are within their tolerances."
     OUT_OF_SWEEPS = "The sweep budget is spent; raise `solve.max_sweeps` or `solve.tolerance`."
-    NOT_FINITE = "A non-finite iterate appeared and the zero head is returned; check the scale of the features."
+    OUT_OF_TIME = "The time limit is spent; raise `solve.max_seconds` or `solve.tolerance`."
+    INTERRUPTED = "The solve was interrupted and the best head so far is returned; run it again to finish."
+    NOT_FINITE = "A non-finite iterate appeared and the best head before is returned; check the scale of the features."
 
 
 class State(NamedTuple):

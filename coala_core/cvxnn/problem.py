@@ -4,12 +4,17 @@ r"""The sampled convex program of eq. (4) and its operators F and G.
     subject to      E_i X v_i >= 0,  E_i X w_i >= 0,     D_i = diag(1[X h_i >= 0]),  E_i = 2 D_i - I
 
 A pair (v, w) is one array u (2, d, P) with u[0] = v and u[1] = w. Neither F nor G is ever formed.
+
+With paired rows the loss sees differences: Delta (2n, d) -> (n, d) takes row n + i from row i, F becomes Delta F,
+y is 1 for every pair, and the cones stay on all 2n rows. An offset common to all scores cancels in every
+difference, so nothing fits an intercept; a neuron's bias matters only where its gate tells the two rows apart.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from coala_core.backend import Array, asarray, namespace_of
 
@@ -26,13 +31,22 @@ class ConvexProblem:
     features: Array
     """X, (n, d) float64, in the principal axes."""
     labels: Array
-    """y, (n,) float64."""
+    """y, one target per row of F: (n,) float64, or (n/2,) if paired."""
     patterns: Array
     """Diagonals of the D_i, (n, P) float64 of 0 and 1."""
     spectrum: Array
     """Eigenvalues of X'X, (d,)."""
     axes: Array
     """Orthonormal Q, (k, d), from principal axes to the k features as they came."""
+    paired: bool = False
+    """Whether F takes the difference of the rows i and n/2 + i."""
+    halves: ClassVar[int] = 2
+    """Leading axis of u: v and w."""
+
+    @property
+    def cone_rows(self) -> int:
+        """Rows of one half of G, n."""
+        return len(self.features)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -45,14 +59,30 @@ class ConvexProblem:
         signs: Array = 2.0 * self.patterns - 1.0
         return signs
 
+    def difference(self, z: Array) -> Array:
+        """Delta z: the first half of the rows of z (n, ...) minus the second if paired, else z itself."""
+        return difference(z) if self.paired else z
+
+    def difference_adjoint(self, r: Array) -> Array:
+        """Delta' r: r (m, ...) followed by -r if paired, else r itself."""
+        return namespace_of(r).concatenate([r, -r]) if self.paired else r
+
+    def predict(self, b: Array) -> Array:
+        """F~ b = Delta sum_i D_i X b_i, (m,) of b (d, P)."""
+        return self.difference((self.patterns * (self.features @ b)).sum(axis=1))
+
+    def predict_adjoint(self, r: Array) -> Array:
+        """F~' r = (X'D_i Delta' r)_i, (d, P) of r (m,)."""
+        result: Array = self.features.T @ (self.patterns * self.difference_adjoint(r)[:, None])
+        return result
+
     def apply_f(self, u: Array) -> Array:
-        """F u = sum_i D_i X (v_i - w_i), the prediction (n,) of u (2, d, P)."""
-        prediction: Array = (self.patterns * (self.features @ (u[0] - u[1]))).sum(axis=1)
-        return prediction
+        """F u = F~ (v - w), the prediction (m,) of u (2, d, P)."""
+        return self.predict(u[0] - u[1])
 
     def apply_f_adjoint(self, residual: Array) -> Array:
-        """F' r: the pair (X'D_i r, -X'D_i r), (2, d, P), of r (n,)."""
-        g = self.features.T @ (self.patterns * residual[:, None])  # (d, P)
+        """F' r: the pair (F~' r, -F~' r), (2, d, P), of r (m,)."""
+        g = self.predict_adjoint(residual)  # (d, P)
         pair: Array = namespace_of(g).stack([g, -g])
         return pair
 
@@ -84,23 +114,40 @@ def column_norms(u: Array) -> Array:
     return norms
 
 
+def difference(z: Array) -> Array:
+    """First half of the rows of z (n, ...) minus the second half."""
+    result: Array = z[: len(z) // 2] - z[len(z) // 2 :]
+    return result
+
+
 def gate_patterns(features: Array, directions: Array) -> Array:
     """1[X h_i >= 0], (n, P) booleans, of prepared features (n, k) and gate directions h (k, P)."""
     result: Array = features @ directions >= 0
     return result
 
 
-def convex_problem(features: Array, labels: Array, directions: Array) -> ConvexProblem:
+def convex_problem(
+    features: Array,
+    labels: Array,
+    directions: Array,
+    *,
+    paired: bool = False,
+    kind: type[ConvexProblem] = ConvexProblem,
+) -> ConvexProblem:
     """Sample eq. (4) at the given gates and rotate it to the principal axes.
 
     Parameters
     ----------
     features : (n, k), NumPy or CuPy
         Prepared features, used as they are; a column of ones is the bias. Finite.
-    labels : (n,)
+    labels : (n,), or (n/2,) if paired
         Targets y; the solver uses no more than that they are finite.
     directions : (k, P)
         Gate directions h_i, giving distinct patterns.
+    paired : bool
+        Fit the difference of the rows i and n/2 + i instead of every row.
+    kind : type
+        `ConvexProblem`, or `GatedProblem` for the program without cones.
 
     Returns
     -------
@@ -117,10 +164,11 @@ def convex_problem(features: Array, labels: Array, directions: Array) -> ConvexP
     else:
         spectrum, axes = xp.linalg.eigh(x.T @ x)
         rotated, spectrum = x @ axes, xp.maximum(spectrum, 0.0)
-    return ConvexProblem(
+    return kind(
         features=xp.ascontiguousarray(rotated),
         labels=asarray(labels, xp, xp.float64),
         patterns=patterns,
         spectrum=spectrum,
         axes=axes,
+        paired=paired,
     )

@@ -4,6 +4,8 @@ Zero is optimal when some mu >= 0 brings every ||+-X'D_i y + X'E_i mu|| down to 
 such norm is the length of the projection of +-X'D_i y onto the cone {v : E_i X v >= 0}, so
 
     zero weight = max over i and both signs of || proj(+-X'D_i y) ||.
+
+Without cones there is nothing to project on, and it is max_i ||X'D_i y||.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ def zero_head_weight(problem: ConvexProblem) -> float:
         smallest such weight by rounding, or by 1e-6 of the multipliers, unless least squares gives up.
     """
     target = problem.apply_f_adjoint(problem.labels)  # (2, d, P)
+    if not problem.cone_rows:
+        return float(column_norms(target).max())
     bounds, multipliers = _bound_projections(problem, target)
     upper = to_numpy(bounds).copy()  # (2, P)
     computed: set[int] = set()

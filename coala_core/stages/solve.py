@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,7 +11,8 @@ from coala_core.config import Pooling, SolveConfig
 from coala_core.cvxnn import Path as WeightPath
 from coala_core.cvxnn import Solution, fit_path
 from coala_core.features import stack_rows
-from coala_core.heads import write_head
+from coala_core.heads import WEIGHTS, write_head
+from coala_core.interruption import deferred_signals
 from coala_core.metrics import pair_accuracy
 from coala_core.pairs import PairFeatures
 from coala_core.plots import plot_path, plot_residuals
@@ -21,6 +23,8 @@ from coala_core.storage import Artifact, Store, Workspace
 
 STAGE = "solve"
 REVISION = 2
+
+logger = logging.getLogger("coala.stages")
 
 
 def plan(store: Store, config: SolveConfig, embed: Artifact, split: Artifact) -> Plan:
@@ -69,6 +73,9 @@ def require_stored(config: SolveConfig, layers: Sequence[int], poolings: Sequenc
 def run(store: Store, config: SolveConfig, embed: Artifact, split: Artifact, progress: Progress = silent) -> Artifact:
     """Fit the path on the training split and keep the head that orders the most validation pairs rightly.
 
+    After Ctrl-C or SIGTERM the best head so far is left in the artifact's unfinished folder, which is no artifact,
+    a warning names the file, and the signal takes its course; the next run starts anew.
+
     Parameters
     ----------
     store : Store
@@ -93,10 +100,14 @@ def run(store: Store, config: SolveConfig, embed: Artifact, split: Artifact, pro
         workspace.clear()
         pairs = pairs_of(store, embed, split, layer, pooling)
         features, labels = stack_rows(pairs["train"])
-        path = fit_path(features, labels, config, progress)
-        rows = [_path_row(solution, path, pairs) for solution in path.solutions]
-        best = choose_solution(rows)
-        _write(workspace, path, rows, best, head_card(embed, layer, pooling))
+        with deferred_signals() as interrupted:
+            path = fit_path(features, labels, config, progress, stop=interrupted)
+            rows = [_path_row(solution, path, pairs) for solution in path.solutions]
+            best = choose_solution(rows)
+            _write_head(workspace, path, rows, best, head_card(embed, layer, pooling))
+            if interrupted():
+                logger.warning("solve: interrupted; the best head so far is `%s`", workspace.path / WEIGHTS)
+        _write_rest(workspace, path, rows, best)
 
     return produce(store, planned, compute)
 
@@ -129,14 +140,26 @@ def _path_row(solution: Solution, path: WeightPath, pairs: dict[Any, PairFeature
         "network_objective": solution.network_objective,
         "sweeps": solution.sweeps,
         "refactorisations": solution.refactorisations,
+        "constant_columns": solution.constant_columns,
     }
 
 
-def _write(workspace: Workspace, path: WeightPath, rows: list[dict[str, Any]], best: int, card: dict[str, Any]) -> None:
-    solution = path.solutions[best]
-    report = {**rows[best], "status_text": str(solution.status), "zero_weight": path.zero_weight}
-    write_head(workspace, solution.head, {"phase": 1, "embed": card, "solve": report})
+def _report(path: WeightPath, rows: list[dict[str, Any]], best: int) -> dict[str, Any]:
+    status = path.solutions[best].status
+    known = {"status_text": str(status), "zero_weight": path.zero_weight, "unsolved": list(path.unsolved)}
+    return {**rows[best], **known}
+
+
+def _write_head(
+    workspace: Workspace, path: WeightPath, rows: list[dict[str, Any]], best: int, card: dict[str, Any]
+) -> None:
+    whole = {"phase": 1, "embed": card, "solve": _report(path, rows, best)}
+    write_head(workspace, path.solutions[best].head, whole)
     workspace.write_json("path.json", rows)
+
+
+def _write_rest(workspace: Workspace, path: WeightPath, rows: list[dict[str, Any]], best: int) -> None:
+    solution, report = path.solutions[best], _report(path, rows, best)
     history = [asdict(record) for record in solution.history]
     workspace.write_json("history.json", history)
     workspace.write("path.png", lambda target: plot_path(rows, target, chosen=solution.lasso_weight))

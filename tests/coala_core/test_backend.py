@@ -83,3 +83,37 @@ def test_device_count_decides(monkeypatch):
 def test_unknown_backend_is_refused():
     with pytest.raises(ValueError, match="'auto', 'numpy' or 'cupy', got 'jax'"):
         backend.resolve_backend("jax")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_inverse_times_matrix_is_the_identity(xp, dtype):
+    root = np.random.default_rng(0).standard_normal((7, 7))
+    matrix = root @ root.T + np.eye(7)
+    inverted = backend.inverse(xp.array(matrix, dtype=dtype))  # a copy: it may be overwritten
+    assert inverted.dtype == dtype
+    vector = xp.asarray(np.arange(7.0))
+    found = backend.symmetric_product(inverted, vector)
+    assert found.dtype == np.float64
+    assert_allclose(matrix @ backend.to_numpy(found), np.arange(7.0), atol=1e4 * np.finfo(dtype).eps)
+
+
+def test_inverse_refuses_what_is_not_positive_definite(xp):
+    with pytest.raises(np.linalg.LinAlgError, match="must be positive definite"):
+        backend.inverse(xp.asarray([[1.0, 2.0], [2.0, 1.0]]))
+
+
+def test_available_memory_is_what_the_kernel_says(monkeypatch):
+    texts = {"/proc/meminfo": "MemTotal: 9 kB\nMemAvailable:    2048 kB\n", "/sys/fs/cgroup/memory.max": "1000000\n"}
+    texts["/sys/fs/cgroup/memory.current"] = "400000\n"
+
+    def read(path, encoding):
+        if str(path) not in texts:
+            raise FileNotFoundError(path)
+        return texts[str(path)]
+
+    monkeypatch.setattr(backend.Path, "read_text", read)
+    assert backend.available_memory(np) == 600_000  # the group's limit less its use
+    texts["/sys/fs/cgroup/memory.max"] = "max\n"
+    assert backend.available_memory(np) == 2048 * 1024
+    texts.clear()
+    assert backend.available_memory(np) > 2**20  # pages that the kernel calls free

@@ -53,6 +53,15 @@ def four_pairs():
     )
 
 
+def test_a_gated_head_is_scored_behind_its_gates(others, four_pairs):
+    # Neurons x_1 and x_2 where x_1 >= 0, score = g_1 + 2 g_2. Pairs a, b, c, d: chosen 3, 0 (closed), 2, 3;
+    # rejected 1, 0 (closed), -6, 4: two wins, a tie, a loss.
+    gated = replace(make_head([1, 2]), gate_weight=np.array([[1.0, 0.0]] * 2), gate_bias=np.zeros(2))
+    evaluation = evaluate_head(gated, gated, *others, four_pairs, CONFIG, beta=1)
+    assert [(pair.chosen_score, pair.rejected_score) for pair in evaluation.pairs] == [(3, 1), (0, 0), (2, -6), (3, 4)]
+    assert evaluation.head.accuracy.accuracy == 2.5 / 4
+
+
 def test_every_number_by_hand(others, four_pairs):
     # Head: score = (x_1)_+ + 2 (x_2)_+. Pairs a, b, c, d: chosen 3, 4, 2, 3; rejected 1, 4, 0, 4.
     # Differences 2, 0, 2, -1: two wins and a tie. Phase I: score = -(x_1)_+: a -3 < -1, b tie, c tie, d -1 > -2.

@@ -1,17 +1,19 @@
 """Phase II: what moves, what does not, and how far it stops from its optimum."""
 
 import json
+from dataclasses import replace
 
 import cvxpy
 import numpy as np
 import pytest
 import torch
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from coala_core.config import FinetuneConfig
 from coala_core.cvxnn.network import Head
 from coala_core.finetune import FinetuneStatus, OptimumStatus, finetune_head
 from coala_core.pairs import PairFeatures
+from tests.dense import gated_score
 
 WIDTH, NEURONS = 5, 4
 
@@ -257,3 +259,17 @@ def test_bad_input_is_refused_in_one_sentence(splits):
         finetune_head(narrow, train, validation, FinetuneConfig())
     with pytest.raises(ValueError, match=r"`finetune_head\(validation=...\)` must share no group with `train`"):
         finetune_head(make_head(), train, train, FinetuneConfig())
+
+
+def test_a_gated_head_keeps_its_gates_and_tunes_behind_them(splits):
+    rng = np.random.default_rng(7)
+    gates = {"gate_weight": rng.normal(size=(NEURONS, WIDTH)), "gate_bias": rng.normal(size=NEURONS)}
+    head = replace(make_head(), **gates)
+    result = finetune_head(head, *splits, FinetuneConfig(epochs=30, ridge=0.1))
+    assert_array_equal(result.head.gate_weight, gates["gate_weight"])
+    assert_array_equal(result.head.gate_bias, gates["gate_bias"])
+    # The loss of the kept epoch, from scores one row and one neuron at a time, up to the float32 of the stored layer.
+    chosen, rejected = (gated_score(result.head, rows) for rows in (splits[0].chosen, splits[0].rejected))
+    loss = np.log1p(np.exp(0.5 - (chosen - rejected))).mean()
+    assert_allclose(result.history[result.kept_epoch]["loss"], loss, rtol=1e-6)
+    assert result.history[-1]["objective"] < result.history[0]["objective"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,23 @@ def test_what_is_read_is_what_was_written(
         assert stored.dtype == np.float32
         assert_array_equal(stored, original)
     embeddings = np.random.default_rng(seed + 1).normal(size=(5, features)).astype(np.float32)
+    assert_array_equal(again.score(embeddings), head.score(embeddings))
+
+
+@given(neurons=st.integers(0, 6), features=st.integers(1, 5), seed=st.integers(0, 99))
+def test_gates_survive_in_full_precision(
+    tmp_path_factory: pytest.TempPathFactory, neurons: int, features: int, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    gates = {"gate_weight": rng.normal(size=(neurons, features)), "gate_bias": rng.normal(size=neurons)}
+    head = replace(make_head(neurons, features, seed), **gates)
+    again = read_head(written(tmp_path_factory.mktemp("head"), head))
+    for name, original in vars(head).items():
+        assert_array_equal(getattr(again, name), original)
+        assert getattr(again, name).dtype == original.dtype
+    assert again.gate_weight is not None
+    assert again.gate_weight.dtype == np.float64
+    embeddings = rng.normal(size=(5, features)).astype(np.float32)
     assert_array_equal(again.score(embeddings), head.score(embeddings))
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from coala_core.features import read_pairs, stack_rows
 from coala_core.heads import read_head
 from coala_core.metrics import pair_accuracy
-from coala_core.stages import embed, solve, split, triplets
+from coala_core.stages import embed, evaluate, finetune, solve, split, triplets
 from coala_core.stages.solve import choose_solution
 from coala_core.storage import Store
 from tests.coala_core.stages.conftest import Chain, Made, make_features
+from tests.dense import gated_score
 from tests.lessons import digests, lesson, quick_config
 
 
@@ -180,3 +182,33 @@ def test_features_of_an_earlier_version_are_refused(made: Made) -> None:
     manifest.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"must state the setting `embed\.layers`, got .* run the embed stage again"):
         solve.plan(made.store, made.config.solve, made.embed, made.split)
+
+
+def test_a_gated_head_goes_through_the_later_stages(chain: Chain, tmp_path: Path) -> None:
+    for stage in ("triplets", "split", "embed"):
+        shutil.copytree(chain.store.root / stage, tmp_path / stage)
+    store, config = Store(tmp_path), chain.config.solve.model_copy(update={"activation": "gated_relu"})
+    solved = solve.run(store, config, chain.embed, chain.split)
+    tuned = finetune.run(store, chain.config.finetune, solved)
+    judged = evaluate.run(store, chain.config.evaluate, tuned)
+    assert solved.report["status"] == "CONVERGED"
+    assert (solved.report["cone_violation"], solved.key != chain.solve.key) == (0.0, True)
+    first, second = read_head(solved.path), read_head(tuned.path)
+    assert first.gate_weight is not None
+    assert_array_equal(first.gate_weight, second.gate_weight)
+    pairs = read_pairs(chain.embed.path, chain.split.path, chain.triplets.path, 2, "mean")["test"]
+    accuracy = pair_accuracy(gated_score(second, pairs.chosen), gated_score(second, pairs.rejected)).accuracy
+    assert judged.report["head"]["accuracy"] == accuracy
+
+
+def test_pairwise_rows_give_a_head_of_their_own(chain: Chain, tmp_path: Path) -> None:
+    shutil.copytree(chain.store.root / "triplets", tmp_path / "triplets")
+    config = chain.config.solve.model_copy(update={"rows": "pairwise"})
+    solved = solve.run(Store(tmp_path), config, chain.embed, chain.split)
+    pairs = read_pairs(chain.embed.path, chain.split.path, chain.triplets.path, 2, "mean")["train"]
+    head = read_head(solved.path)
+    misfit = head.score(pairs.chosen) - head.score(pairs.rejected) - 1.0
+    assert solved.report["status"] == "CONVERGED"
+    assert (solved.key != chain.solve.key, solved.report["upper_bound"] < 0.5 * len(pairs)) == (True, True)
+    # The weight decay is left out, so the squared loss alone stays below the network's objective.
+    assert 0.5 * float(misfit @ misfit) <= solved.report["network_objective"] * (1 + 1e-4)
