@@ -33,6 +33,8 @@ from coala_core.embed.shards import TextReader, plan_shards, scan_texts
 from coala_core.stages import embed, triplets
 from coala_core.storage import Store
 from flows.cli import quiet_environment
+from tests.bench.embed_gpu import LLAMA_8B
+from tests.bench.embed_gpu import measure as measure_device
 from tests.bench.pipeline import SOURCE as BOOK2DIAL
 from tests.bench.pipeline import write_conversations
 from tests.bench.strategies import compare
@@ -230,6 +232,7 @@ def show(content: dict[str, Any]) -> None:
     console.print(table)
     for key in ("strategies", "growth", "memory"):
         console.print(key, content[key])
+    console.print("Llama-3.1-8B on CUDA", content["llama_8b_on_cuda"] or "not measured, there is no CUDA device")
 
 
 def main() -> int:
@@ -259,6 +262,7 @@ def main() -> int:
             del model
         growth = measure_growth(conversations, folder, directory, rows[0]["dtype"])
         memory = measure_memory(folder)
+    device = measure_device(LLAMA_8B, "cuda") if torch.cuda.is_available() else None
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     content = {
         **{key: rows[0][key] for key in ("computed_tokens", "distinct_tokens", "tokens_per_s")},
@@ -268,6 +272,7 @@ def main() -> int:
         "strategies": strategies,
         "growth": growth,
         "memory": memory,
+        "llama_8b_on_cuda": device,
         "machine": machine,
     }
     RESULT.parent.mkdir(parents=True, exist_ok=True)
