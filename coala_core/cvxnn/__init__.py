@@ -1,7 +1,8 @@
 """Phase I: the convex program of eq. (4) and the two-layer head that it yields.
 
 ``problem``      operators F and G        ``gates``    activation patterns
-``linear``       u-update                 ``admm``     Algorithm 2, sped up by ``anderson``
+``linear``       choice of the u-update   ``system``, ``direct``, ``pcg``, ``memory``  its parts
+``admm``         Algorithm 2              ``anderson``  acceleration
 ``certificate``  bounds on the optimum    ``outcome``  state and result
 ``best``         point to return          ``halt``     deadline, interruption
 ``network``      neurons, head            ``path``, ``zero``  weights
