@@ -42,8 +42,13 @@ from tests.bench.strategies import compare
 ROOT = Path(__file__).resolve().parents[2]
 ULTRAFEEDBACK = ROOT.parent / "shared" / "data" / "ultrafeedback_subset"
 RESULT = ROOT / "data" / "bench" / "embed.json"
-COMPARED = 20
+TIMED = {"book2dial": 512, "UltraFeedback": 96}
+"""Pairs that are run; the tokens of all are counted."""
+TIMED_IN_FLOAT32 = 64
+COMPARED = 8
 """Conversations on which the ways to share prefixes are compared."""
+GROWING = 140
+"""Conversations of the run to which some are added."""
 MEMORY_ROWS = (10_000, 100_000)
 """Rows of the runs whose memory is compared."""
 NEW_SHARE = 10
@@ -128,16 +133,16 @@ def bare(model: LanguageModel, tokens: int, work: Work) -> float:
 
 
 def measure(
-    name: str, shards: list[list[TextPair]], model: LanguageModel, config: EmbedConfig, every: int = 1
+    name: str, shards: list[list[TextPair]], model: LanguageModel, config: EmbedConfig, pairs: int
 ) -> dict[str, Any]:
-    """Count the tokens of all shards; run every so manyth with and without sharing and the bare model, in turn."""
+    """Count the tokens of all shards; run so many pairs with and without sharing and the bare model, in turn."""
     renderer = Renderer(model.tokenizer, config.max_tokens, model.vocabulary)
     rendered = [
         [s.token_ids for p in shard for s in renderer.render_pair(p.prompt, p.chosen, p.rejected)] for shard in shards
     ]
     computed = sum(len(batch.token_ids) for rows in rendered for batch in pack_batches(rows, config.batch_tokens))
     distinct = SortedSequences([row for rows in rendered for row in rows]).distinct
-    timed = shards[::every]
+    timed = [shard[:pairs] for shard in shards[: -(-pairs // config.shard_rows)]]
     plain = PlainLoop(model, config, [pair for shard in timed for pair in shard])
     work, seconds, plain_tokens = Work(), {"shared": 0.0, "plain": 0.0, "bare": 0.0}, 0
     for index, shard in enumerate(timed):
@@ -177,14 +182,16 @@ def measure(
 def measure_growth(conversations: Path, folder: Path, model: Path, dtype: str) -> dict[str, Any]:
     """Cost of adding conversations, spread over the file, to a finished run, against a run of all from nothing."""
     lines = conversations.read_text(encoding="utf-8").splitlines(keepends=True)
-    before = folder / "before.jsonl"
+    lines = lines[:: len(lines) // GROWING]
+    before, after = folder / "before.jsonl", folder / "after.jsonl"
+    after.write_text("".join(lines), encoding="utf-8")
     before.write_text("".join(line for row, line in enumerate(lines) if row % NEW_SHARE), encoding="utf-8")
     config = EmbedConfig(model=str(model), dtype=dtype)
     seconds, tokens = {}, {}
     for name, path, store in (
         ("before", before, "growing"),
-        ("added", conversations, "growing"),
-        ("full", conversations, "fresh"),
+        ("added", after, "growing"),
+        ("full", after, "fresh"),
     ):
         shelf = Store(folder / store)
         artifact = triplets.run(shelf, TripletsConfig(conversations=str(path)))
@@ -255,9 +262,10 @@ def main() -> int:
             config = embed.resolve_settings(directory, EmbedConfig(dtype=dtype))
             model = load_language_model(directory, config)
             first = not rows
-            rows.append(measure("book2dial", shards_of(conversations, store, config), model, config, 1 if first else 3))
-            if first:
-                rows.append(measure("UltraFeedback", shards_of(preferences, store, config), model, config, 3))
+            for label, path in (("book2dial", conversations), ("UltraFeedback", preferences)):
+                if first or label == "book2dial":
+                    pairs = TIMED[label] if first else TIMED_IN_FLOAT32
+                    rows.append(measure(label, shards_of(path, store, config), model, config, pairs))
             strategies[dtype] = compare(model, sample(conversations, store, model, config))
             del model
         growth = measure_growth(conversations, folder, directory, rows[0]["dtype"])
