@@ -55,13 +55,15 @@ class RunRecord:
         return artifact
 
     def _log(self, artifact: Artifact, record: StageRecord) -> None:
+        # Also of a reused stage: what computing it took belongs to what it is.
+        took = numbers(artifact.timing.get("performance", {})) | {"seconds": artifact.seconds}
         stage = artifact.stage
         history = artifact.path / "history.json"
         self.tracker.log_stage(
             stage,
             key=artifact.key,
             params=artifact.manifest["config"],
-            report_metrics=numbers(record.report) | numbers(record.performance) | {"seconds": artifact.seconds},
+            report_metrics=numbers(record.report) | took,
             history=json.loads(history.read_text()) if history.exists() else (),
             step=_STEPS.get(stage, "step"),
             datasets=[(_DATASETS[stage], artifact.sha256[:36], stage)] if stage in _DATASETS else (),
