@@ -47,7 +47,7 @@ TIMED = {"book2dial": 512, "UltraFeedback": 96}
 TIMED_IN_FLOAT32 = 64
 COMPARED = 8
 """Conversations on which the ways to share prefixes are compared."""
-GROWING = 140
+GROWING = 280
 """Conversations of the run to which some are added."""
 MEMORY_ROWS = (10_000, 100_000)
 """Rows of the runs whose memory is compared."""
