@@ -7,15 +7,20 @@ the same lines run on the CPU and on a GPU, and a machine without CuPy can impor
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
 import scipy.linalg
+import threadpoolctl
 from numpy.typing import NDArray
+
+SMALL_PRODUCT = 2**26  # operations
 
 Array: TypeAlias = NDArray[Any]
 """An array of either library; both answer to the NumPy interface."""
@@ -87,45 +92,6 @@ def to_numpy(array: Any) -> Array:
     return np.asarray(array) if xp is np else np.asarray(xp.asnumpy(array))
 
 
-def cholesky(matrix: Array) -> Array:
-    """Factorise a symmetric positive definite matrix; `matrix` may be overwritten.
-
-    Parameters
-    ----------
-    matrix : (k, k)
-        Symmetric positive definite.
-
-    Returns
-    -------
-    (k, k)
-        Lower triangular factor L of matrix = L L'; entries above the diagonal are undefined.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If `matrix` is not positive definite. CuPy does not raise and fills the factor with NaN.
-    """
-    xp = namespace_of(matrix)
-    if xp is np:
-        # The transpose of a C-ordered symmetric matrix is the same matrix in LAPACK's order: no copy.
-        factor: Array = scipy.linalg.cho_factor(matrix.T, lower=True, overwrite_a=True, check_finite=False)[0]
-    else:
-        factor = xp.linalg.cholesky(matrix)
-    return factor
-
-
-def cholesky_solve(factor: Array, right: Array) -> Array:
-    """Solve L L' x = right with the factor L of `cholesky`; `right` is (k,) or (k, columns)."""
-    if namespace_of(factor) is np:
-        solution: Array = scipy.linalg.cho_solve((factor, True), right, check_finite=False)
-        return solution
-    # Imported here because it raises ImportError where no CUDA driver is installed.
-    triangular = importlib.import_module("cupyx.scipy.linalg").solve_triangular
-    half = triangular(factor, right, lower=True, check_finite=False)
-    solution = triangular(factor, half, trans="T", lower=True, check_finite=False)
-    return solution
-
-
 def inverse(matrix: Array) -> Array:
     """Invert a symmetric positive definite matrix in its own precision; `matrix` may be overwritten.
 
@@ -137,7 +103,7 @@ def inverse(matrix: Array) -> Array:
     Returns
     -------
     (k, k)
-        The inverse, for `symmetric_product`; with NumPy only its lower triangle is defined.
+        The inverse, symmetric to the last bit with NumPy.
 
     Raises
     ------
@@ -152,8 +118,7 @@ def inverse(matrix: Array) -> Array:
         result, unfit = (factor, 1) if failed else invert(factor, lower=True, overwrite_c=True)
         if failed or unfit:
             raise np.linalg.LinAlgError("`inverse(matrix=...)` must be positive definite, got another one.")
-        lower: Array = result
-        return lower
+        return _mirrored(result.T)
     triangular = importlib.import_module("cupyx.scipy.linalg").solve_triangular
     factor = xp.linalg.cholesky(matrix)
     half = triangular(factor, xp.eye(len(matrix), dtype=matrix.dtype), lower=True, check_finite=False)
@@ -163,18 +128,38 @@ def inverse(matrix: Array) -> Array:
     return whole
 
 
-def symmetric_product(matrix: Array, vector: Array) -> Array:
-    """Multiply what `inverse` returned (k, k) by a vector (k,) of any precision; the result has the vector's."""
-    xp = namespace_of(matrix)
-    narrow = vector.astype(matrix.dtype)
-    if xp is np:
-        # Reads one triangle: half the memory traffic, which is all that this costs.
-        (multiply,) = scipy.linalg.get_blas_funcs(("symv",), (matrix,))
-        product = multiply(1.0, matrix, narrow, lower=True)
-    else:
-        product = matrix @ narrow
-    result: Array = product.astype(vector.dtype)
-    return result
+def _mirrored(upper: Array, width: int = 64) -> Array:
+    """Copy the upper triangle of a C-ordered matrix (k, k) onto its lower one, in place, block by block."""
+    for start in range(0, len(upper), width):
+        rows = slice(start, start + width)
+        upper[start + width :, rows] = upper[rows, start + width :].T
+        square = upper[rows, rows]
+        square[:] = np.triu(square) + np.triu(square, 1).T
+    return upper
+
+
+@functools.cache
+def device_kernel(name: str, inputs: str, outputs: str, code: str) -> Callable[..., Any]:
+    """Compile an elementwise CUDA kernel once; arguments as `cupy.ElementwiseKernel` takes them.
+
+    One kernel reads and writes every entry once, where array expressions would do so for every operation.
+    """
+    kernel: Callable[..., Any] = importlib.import_module("cupy").ElementwiseKernel(inputs, outputs, code, name)
+    return kernel
+
+
+@contextlib.contextmanager
+def threads_for(operations: int) -> Iterator[None]:
+    """Keep the linear algebra of the CPU to one thread while its usual product is a small one.
+
+    Threads wait for each other actively. Below about a millisecond that costs more than they gain, and many times
+    more where another process, or the threads of SciPy's own copy of the library, want the same cores.
+    """
+    if operations >= SMALL_PRODUCT:
+        yield
+        return
+    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+        yield
 
 
 def free_memory(xp: ModuleType) -> None:

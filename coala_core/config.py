@@ -151,11 +151,16 @@ class SolveConfig(StageConfig):
     """Sweeps between two computations of the certificate."""
     relaxation: float = Field(default=1.6, ge=1, lt=2)
     """Over-relaxation factor of ADMM; 1 means none."""
+    penalty: float | None = Field(default=None, gt=0)
+    """ADMM's penalty per unit of lasso weight, kept fixed; empty means that it adapts."""
     linear: Literal["auto", "primal", "dual", "pcg"] = "auto"
-    """Linear back end of a sweep: a dense system in features times gates ("primal") or in rows ("dual"), conjugate
-    gradients, or the one that takes the least arithmetic among those that fit into memory."""
+    """Linear back end of a sweep: a dense system in features times gates ("primal") or in rows ("dual"), one step of
+    a preconditioner ("pcg"), or the cheapest of those that fit into memory and do."""
+    storage: Literal["auto", "memory", "disk"] = "auto"
+    """Where what has a row for every response is kept: in memory, or in files of which blocks are read; "auto" takes
+    memory where it fits."""
     max_memory_gib: float | None = Field(default=None, gt=0)
-    """Memory that the linear back end may take, beside data and iterates; empty means half of what is available at
+    """Memory that the data and, beside it, the linear back end may take; empty means half of what is available at
     the start, so that near this limit "auto" may choose differently on another day."""
     backend: Literal["auto", "numpy", "cupy"] = "auto"
     """Array library of the solve; "auto" takes CuPy where it finds a device."""

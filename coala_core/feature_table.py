@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from coala_core.config import Pooling
+from coala_core.scratch import Scratch
 
 ROWS = "rows.parquet"
 SIDES = ("chosen", "rejected")
@@ -92,11 +93,11 @@ def write_rows_table(table: pa.Table, path: Path) -> None:
 
 
 def read_features(
-    directory: Path, layer: int, pooling: Pooling
+    directory: Path, layer: int, pooling: Pooling, scratch: Scratch | None = None
 ) -> tuple[list[str], NDArray[np.float32], NDArray[np.float32]]:
     """Read one layer and pooling of an ``embed`` artifact, shard by shard.
 
-    Memory holds the result and at most one shard.
+    Memory holds the result, unless it goes to a scratch file, and at most one column of a shard.
 
     Parameters
     ----------
@@ -106,6 +107,8 @@ def read_features(
         Hidden layer, from 1.
     pooling : "mean", "last" or "mean+last"
         Stored pooling, or both side by side, the mean first.
+    scratch : Scratch, optional
+        Where to put the features instead of memory.
 
     Returns
     -------
@@ -123,7 +126,8 @@ def read_features(
     pair_ids, homes = _read_rows(directory)
     names = [column_name(layer, part) for part in pooling.split("+")]
     width = _width(directory, [shard for shard, _, _ in homes], layer, pooling)
-    result = {side: np.empty((len(pair_ids), width * len(names)), dtype=np.float32) for side in SIDES}
+    shape = (len(pair_ids), width * len(names))
+    result = {side: float_array(shape, scratch) for side in SIDES}
     for shard, places, rows in homes:
         with pq.ParquetFile(directory / f"{shard}.parquet") as file:
             _require_inside(file, shard, rows)
@@ -133,6 +137,24 @@ def read_features(
                     values = _matrix(file.read(columns=[f"{side}_{name}"]).column(0))
                     result[side][places, part * width : (part + 1) * width] = values[rows]
     return pair_ids, result["chosen"], result["rejected"]
+
+
+def float_array(shape: tuple[int, int], scratch: Scratch | None) -> NDArray[np.float32]:
+    """Make an array of float32 with arbitrary entries, in memory or in a scratch file."""
+    return np.empty(shape, dtype=np.float32) if scratch is None else scratch.array(shape, np.float32)
+
+
+def features_shape(directory: Path, layer: int, pooling: Pooling) -> tuple[int, int]:
+    """Pairs of an ``embed`` artifact and the width of one layer and pooling, without reading any feature.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `read_features`.
+    """
+    pair_ids, homes = _read_rows(directory)
+    width = _width(directory, [shard for shard, _, _ in homes], layer, pooling)
+    return len(pair_ids), width * len(pooling.split("+"))
 
 
 def stored_columns(directory: Path) -> list[str]:

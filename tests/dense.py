@@ -1,4 +1,4 @@
-"""Slow, obvious twins: explicit F and G, CVXPY for the convex program, a plain loop for the network."""
+"""Slow, obvious twins: explicit F, G and linear system, CVXPY for the convex program, a plain loop for the network."""
 
 from __future__ import annotations
 
@@ -11,6 +11,28 @@ def dense_f(x, patterns):
     """F = [D_1 X ... D_P X, -D_1 X ... -D_P X], (n, 2 P d)."""
     half = np.hstack([np.diag(patterns[:, i]) @ x for i in range(patterns.shape[1])])
     return np.hstack([half, -half])
+
+
+def dense_half(problem):
+    """F~ = Delta [D_1 X ... D_P X], (m, P d), of a problem, gated or not, paired or not."""
+    x, patterns = problem.features, problem.patterns
+    half = dense_f(x, patterns)[:, : x.shape[1] * patterns.shape[1]]
+    return half[: len(x) // 2] - half[len(x) // 2 :] if problem.paired else half
+
+
+def dense_pair(problem):
+    """F and G of a problem, acting on `stack_columns(u)`; G has no rows where there are no cones."""
+    half = dense_half(problem)
+    if problem.halves == 1:
+        return half, np.zeros((0, half.shape[1]))
+    return np.hstack([half, -half]), dense_g(problem.features, problem.patterns)
+
+
+def dense_system(problem, cone_scale_squared, penalty):
+    """I_P (x) (I + tau^2 X'X) + (2/rho) F~'F~, (P d, P d), acting on b gate by gate."""
+    x, half = problem.features, dense_half(problem)
+    metric = np.eye(x.shape[1]) + cone_scale_squared * x.T @ x
+    return np.kron(np.eye(problem.patterns.shape[1]), metric) + 2.0 / penalty * half.T @ half
 
 
 def dense_g(x, patterns):
@@ -26,8 +48,18 @@ def dense_g(x, patterns):
 
 
 def stack_columns(u):
-    """u (2, d, P) as the vector (v_1, ..., v_P, w_1, ..., w_P)."""
-    return np.concatenate([u[half, :, i] for half in range(2) for i in range(u.shape[2])])
+    """u (2, d, P) as the vector (v_1, ..., v_P, w_1, ..., w_P), and s (2, n, P) alike; one half if gated."""
+    return np.concatenate([u[half, :, i] for half in range(len(u)) for i in range(u.shape[2])])
+
+
+def unstack_columns(vector, halves, gates):
+    """Undo `stack_columns`: (halves, d, P)."""
+    return vector.reshape(halves, gates, -1).transpose(0, 2, 1)
+
+
+def rows_of(s):
+    """s (halves, n, P) row by row, (n, halves P): every column of v, then every column of w."""
+    return np.hstack(list(s))
 
 
 def optimum(x, y, patterns, lasso_weight, paired=False):
@@ -85,23 +117,21 @@ def network_score(first_weight, first_bias, second_weight, embeddings):
 
 
 class DenseBackEnd:
-    """The u-update from explicit matrices: (F'F + rho (I + tau^2 G'G)) u = F'y + rho * right."""
+    """The b-system from an explicit matrix, solved anew in every sweep."""
 
     def __init__(self, problem, cone_scale_squared):
-        f, g = (build(problem.features, problem.patterns) for build in (dense_f, dense_g))
-        self.f = problem.difference(f)
-        self.y = problem.labels
-        self.ridge = np.eye(f.shape[1]) + cone_scale_squared * g.T @ g
-        self.rho = np.nan
+        self.problem, self.cone_scale_squared = problem, cone_scale_squared
+        self.matrix, self.observed, self.penalties = None, [], []
 
     def refactor(self, penalty):
-        self.rho = penalty
+        self.penalties.append(penalty)
+        self.matrix = dense_system(self.problem, self.cone_scale_squared, penalty)
 
-    def solve(self, right):
-        halves, d, gates = right.shape
-        column = self.f.T @ self.y + self.rho * stack_columns(right)
-        u = np.linalg.solve(self.f.T @ self.f + self.rho * self.ridge, column)
-        return u.reshape(halves, gates, d).transpose(0, 2, 1)
+    def apply(self, residual):
+        return np.linalg.solve(self.matrix, residual.T.ravel()).reshape(residual.T.shape).T
+
+    def observe(self, fitted):
+        self.observed.append(float(fitted))
 
 
 def gated_score(head, embeddings):

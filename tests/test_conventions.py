@@ -29,6 +29,7 @@ CVXNN_MAY_IMPORT = {
     "coala_core.config",
     "coala_core.backend",
     "coala_core.progress",
+    "coala_core.scratch",
 }
 LONGEST_FILE = 350
 

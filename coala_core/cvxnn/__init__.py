@@ -6,7 +6,8 @@
 ``certificate``  bounds on the optimum    ``outcome``  state and result
 ``best``         point to return          ``halt``     deadline, interruption
 ``network``      neurons, head            ``path``, ``zero``  weights
-``features``     door, standardisation    ``prepare``  raw features to program
+``rows``, ``kernels``  the pass over X    ``sweeps``   iterate, penalty, precision
+``features``     door, standardisation    ``prepare``, ``on_disk``  raw features to program
 ``gated``        no cones                 ``solution`` head with its proof
 """
 
@@ -14,6 +15,7 @@ from coala_core.cvxnn.admm import solve
 from coala_core.cvxnn.gated import GatedProblem
 from coala_core.cvxnn.gates import sample_gates
 from coala_core.cvxnn.halt import Halt
+from coala_core.cvxnn.memory import needs_disk
 from coala_core.cvxnn.network import Head
 from coala_core.cvxnn.outcome import Outcome, Record, Status, WarmStart
 from coala_core.cvxnn.path import fit_head, fit_path
@@ -35,6 +37,7 @@ __all__ = [
     "convex_problem",
     "fit_head",
     "fit_path",
+    "needs_disk",
     "sample_gates",
     "solve",
     "zero_head_weight",

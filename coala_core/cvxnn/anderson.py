@@ -1,19 +1,20 @@
 r"""Anderson acceleration of the sweeps, in windows and with a way back.
 
-ADMM iterates a fixed-point map on z = (v + lam, s + nu), from which all four variables follow. After
-`WINDOW` plain sweeps the steps z_{k+1} - z_k are combined with weights c that sum to one and make the
-combined step short, and the next sweep starts from sum_k c_k z_{k+1} (Scieur, d'Aspremont & Bach 2016).
+A sweep is a fixed-point map on z = (v + lam, s + nu) and on u, from which its step starts. After `WINDOW` plain
+sweeps the steps z_{k+1} - z_k are combined with weights c that sum to one and make the combined step short, and the
+next sweep starts from sum_k c_k z_{k+1} (Scieur, d'Aspremont & Bach 2016); u and F u follow with the same weights.
 If that sweep's step is much longer than the last plain one, the plain iterate is restored.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from coala_core.backend import Array, namespace_of
+from coala_core.backend import Array, namespace_of, to_numpy
 from coala_core.cvxnn.outcome import State
 from coala_core.cvxnn.problem import column_norms
 
@@ -21,7 +22,8 @@ WINDOW = 10
 PATIENCE = 4.0  # times the last plain step, that the step after an extrapolation may be long
 REGULARISATION = 1e-6  # relative to the trace of the steps' Gram matrix; less would amplify rounding
 
-Point = tuple[Array, Array]
+Allocate = Callable[[tuple[int, ...], np.dtype], Array]
+"""Makes an uninitialised array of a shape and a type, where what is kept per row belongs."""
 
 
 def shrink_columns(z: Array, threshold: float) -> Array:
@@ -33,62 +35,99 @@ def shrink_columns(z: Array, threshold: float) -> Array:
     return shrunk
 
 
-def state_of(u_lam: Array, g_nu: Array, threshold: float) -> State:
-    """Split z = (v + lam, s + nu) by the two proximal maps."""
-    v = shrink_columns(u_lam, threshold)
-    s = g_nu.clip(min=0.0)
-    return State(v, s, u_lam - v, g_nu - s)
-
-
 class Accelerator:
-    """Watch the plain sweeps of one penalty and propose where to start the next one."""
+    """Watch the plain sweeps of one penalty and propose where to start the next one.
 
-    def __init__(self, cone_scale_squared: float, threshold: float) -> None:
-        self.cone_scale_squared, self.threshold = cone_scale_squared, threshold
-        self.points: list[Point] = []
-        self.way_back: Point | None = None
-        self.last_step = math.inf
+    Parameters
+    ----------
+    state : State
+        Where the sweeps start; states to come have the same shapes and types, and are changed in place.
+    cone_scale_squared : float
+        tau^2.
+    allocate : callable
+        Where to keep copies of s + nu and of F u.
+    """
 
-    def start_of_next(self, state: State) -> State:
-        """Return the state to sweep from, given the one that the last sweep reached."""
-        point = (state.v + state.lam, state.s + state.nu)
-        step = self._step_length(point)
-        if self.way_back is not None and not step <= PATIENCE * self.last_step:
-            self.points, self.way_back = [self.way_back], None
-            return state_of(*self.points[0], self.threshold)
-        self.way_back, self.last_step = None, step
-        self.points.append(point)
-        if len(self.points) <= WINDOW:
-            return state
-        self.way_back = point
-        self.points = [self._combine()]
-        return state_of(*self.points[0], self.threshold)
+    def __init__(self, state: State, cone_scale_squared: float, allocate: Allocate) -> None:
+        self.cone_scale_squared = cone_scale_squared
+        self.before = _copies(state, allocate)
+        self._plain = _copies(state, allocate)
+        self._steps = State(*(allocate((WINDOW, *part.shape), part.dtype) for part in state))
+        self._count, self._extrapolated = 0, False
+        self._last: Array | float = math.inf  # squared length of the last step
+        self._length: Array | float = math.inf
 
-    def _step_length(self, point: Point) -> float:
-        """Length of the last step in the metric of the two penalties; infinite before the first."""
-        if not self.points:
-            return math.inf
-        return math.sqrt(self._gram([_difference(point, self.points[-1])])[0, 0])
+    def restart(self) -> None:
+        """Forget all steps, where the map changes."""
+        self._count, self._extrapolated, self._last = 0, False, math.inf
 
-    def _combine(self) -> Point:
-        """Combine the points of a full window by the weights of the shortest combined step."""
-        steps = [_difference(b, a) for a, b in zip(self.points, self.points[1:], strict=False)]
-        gram = self._gram(steps)
+    @property
+    def ends_a_window(self) -> bool:
+        """Whether the next sweep is the last before an extrapolation."""
+        return self._count == WINDOW - 1
+
+    @property
+    def step_length(self) -> float:
+        """Length of the last sweep's step of z, in the metric of the two penalties."""
+        return math.sqrt(float(self._length))
+
+    def settle(self, state: State) -> bool:
+        """Change the state in place where the next sweep should start elsewhere; tell whether it did."""
+        changed = False
+        if self._extrapolated:
+            if not float(self._length) <= PATIENCE**2 * float(self._last):
+                _write(self._plain, state)
+                self._count, changed = 0, True
+            self._extrapolated = False
+        self._last = self._length
+        if not changed and self._count == WINDOW:
+            _write(state, self._plain)
+            self._extrapolate(state)
+            self._count, self._extrapolated, changed = 0, True, True
+        _write(state, self.before)
+        return changed
+
+    def watch(self, state: State) -> None:
+        """Take note of a sweep from `before` to a state."""
+        xp, k = namespace_of(state.u), self._count
+        for steps, end, start in zip(self._steps, state, self.before, strict=True):
+            xp.subtract(end, start, out=steps[k])
+        self._length = self._square(self._steps.v_lam[k], self._steps.s_nu[k])
+        self._count += 1
+
+    def _square(self, upper: Array, lower: Array) -> Array:
+        """Squared length of a step."""
+        upper, lower = upper.reshape(-1), lower.reshape(-1)
+        square: Array = upper @ upper + self.cone_scale_squared * (lower @ lower)
+        return square
+
+    def _extrapolate(self, state: State) -> None:
+        """Move the state to the combination of the window's ends by the weights of the shortest combined step."""
+        xp = namespace_of(state.u)
+        gram = self._gram()
         ridge = REGULARISATION * float(np.trace(gram)) + 1e-300
         weights = np.linalg.solve(gram + ridge * np.eye(len(gram)), np.ones(len(gram)))
         weights /= weights.sum()
-        ends = self.points[1:]
-        first, second = (sum(c * end[k] for c, end in zip(weights.tolist(), ends, strict=True)) for k in range(2))
-        return first, second
+        # The end of step k is the last end minus all steps after k.
+        passed = np.concatenate([[0.0], np.cumsum(weights)[:-1]])
+        for part, steps in zip(state, self._steps, strict=True):
+            part -= (xp.asarray(passed, dtype=part.dtype) @ steps.reshape(WINDOW, -1)).reshape(part.shape)
 
-    def _gram(self, steps: list[Point]) -> NDArray[np.float64]:
-        """Inner products of steps, (k, k), on the host."""
-        xp = namespace_of(steps[0][0])
-        upper, lower = (xp.stack([step[k].reshape(-1) for step in steps]) for k in range(2))
+    def _gram(self) -> NDArray[np.float64]:
+        """Inner products of the window's steps, on the host."""
+        upper, lower = (steps.reshape(WINDOW, -1) for steps in (self._steps.v_lam, self._steps.s_nu))
         gram = upper @ upper.T + self.cone_scale_squared * (lower @ lower.T)
-        return np.array(gram.tolist())
+        return to_numpy(gram).astype(np.float64)
 
 
-def _difference(end: Point, start: Point) -> Point:
-    """Step from start to end."""
-    return end[0] - start[0], end[1] - start[1]
+def _copies(state: State, allocate: Allocate) -> State:
+    """Copy a state to arrays of its own."""
+    copies = State(*(allocate(part.shape, part.dtype) for part in state))
+    _write(state, copies)
+    return copies
+
+
+def _write(source: State, target: State) -> None:
+    """Copy the entries of one state into another."""
+    for part, into in zip(source, target, strict=True):
+        into[...] = part

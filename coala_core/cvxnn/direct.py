@@ -1,11 +1,11 @@
-r"""The b-system by a dense factorisation, on either side of F~.
+r"""M^-1 for the b-system by a dense inverse, on either side of F~.
 
-    (I_P (x) H + (2/rho) F~'F~) b = r_b + (sqrt2/rho) F~'y               (dP, dP): `PrimalDirect`
-    (I + (2/rho) F~ (I (x) H^-1) F~') r = y - sqrt2 F~ H^-1 r_b          (m, m): `DualDirect`, r = y - F u
+    A = I_P (x) H + (2/rho) F~'F~,  (dP, dP): `PrimalDirect`
+    A^-1 = H^-1 - (2/rho) H^-1 F~' S^-1 F~ H^-1,  S = I + (2/rho) F~ (I (x) H^-1) F~',  (m, m): `DualDirect`
 
-with F~ (I (x) H^-1) F~' = Delta ((X H^-1 X') o (D D')) Delta', m = n rows, or n/2 paired ones. A triangular solve
-reads its factor twice and hardly uses the processor, so `DualDirect` keeps an explicit inverse, which is read
-once, half of it, in float32, and lets conjugate gradients remove what rounding leaves: one step as a rule.
+with F~ (I (x) H^-1) F~' = Delta ((X H^-1 X') o (D D')) Delta', m = n rows, or n/2 paired ones. Explicit inverses,
+because a product with one reads it once, in order, on all cores, which a triangular solve does not. They are kept in
+float32 where its rounding is small against their condition: each sweep corrects what the last one left.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import math
 
 import numpy as np
 
-from coala_core.backend import Array, cholesky, cholesky_solve, inverse, namespace_of, symmetric_product
+from coala_core.backend import Array, inverse, namespace_of
 from coala_core.cvxnn.problem import ConvexProblem
-from coala_core.cvxnn.system import SQRT2, Iterate, Products, Schedule, cone_metric, conjugate_gradients, join, split
+from coala_core.cvxnn.system import cone_metric
 
-SINGLE_FROM = 1024  # order from which the inverse is kept in float32; smaller ones cost little to read
-ACCURACY = {True: 1e-3, False: 1e-12}  # reduction of what the sweep changed, for an inverse in float32 or in float64
-REFRESH_EVERY = 20  # solves after which H^-1 F~'r is computed afresh, so that rounding does not accumulate
-REUSE = 2.0  # factor that the penalty may move before the inverse, by then a preconditioner, is computed anew
+SINGLE_FROM = 256  # order from which an inverse is kept in float32; smaller ones cost little to read
+SINGLE_UP_TO = 1e4  # eigenvalue of B, B >= 0, up to which the inverse of I + B in float32 is right to a percent
+SINGULAR_UP_TO = 3e2  # the same for a singular B where what it leaves is a difference: the error grows with its square
+POWER_STEPS = 10  # of the estimate of that eigenvalue
 
 
 class DualDirect:
@@ -32,74 +32,31 @@ class DualDirect:
     problem : ConvexProblem
     cone_scale_squared : float
         tau^2.
-    accuracy : float, optional
-        Reduction of the first residual that a solve asks for, see `Schedule`; by default 1e-3, or exact solves for
-        less than 1,024 rows.
     """
 
-    def __init__(self, problem: ConvexProblem, cone_scale_squared: float, accuracy: float | None = None) -> None:
-        xp = namespace_of(problem.features)
-        accuracy = ACCURACY[len(problem.labels) >= SINGLE_FROM] if accuracy is None else accuracy
+    def __init__(self, problem: ConvexProblem, cone_scale_squared: float) -> None:
         self.problem, self.metric = problem, cone_metric(problem, cone_scale_squared)
         self.kernel = _dual_kernel(problem, self.metric)  # (m, m)
-        self.residual = xp.zeros_like(problem.labels)  # r
-        self.image = xp.zeros((problem.shape[1], problem.shape[2]))  # H^-1 F~'r, (d, P)
-        self.products, self.schedule = Products(problem, accuracy), Schedule(accuracy)
-        self.penalty, self.inverted_at, self.inverse, self.steps = math.nan, math.nan, self.kernel[:0], 0
+        singular = len(self.kernel) > problem.shape[1] * problem.shape[2]
+        self._largest = largest_eigenvalue(self.kernel) * (SINGLE_UP_TO / SINGULAR_UP_TO if singular else 1.0)
+        self.penalty, self.inverse = math.nan, self.kernel[:0]
 
     def refactor(self, penalty: float) -> None:
-        """Invert I + (2/rho) F~ H^-1 F~' unless the inverse at hand is near."""
-        self.penalty = penalty
-        self.schedule.restart()
-        if not 1.0 / REUSE <= penalty / self.inverted_at <= REUSE:
-            self.inverse, self.inverted_at = self.kernel[:0], penalty  # makes room first
-            self.inverse = self._invert()
+        """Invert S."""
+        self.penalty, self.inverse = penalty, self.kernel[:0]  # makes room first
+        self.inverse = _inverse(self.kernel, 2.0 / penalty, 1.0, self._largest)
 
-    def _invert(self) -> Array:
-        """Invert in float32 if that is worth it and succeeds, else in float64."""
-        if len(self.kernel) >= SINGLE_FROM:
-            try:
-                return inverse(self._system(np.float32))
-            except np.linalg.LinAlgError:
-                pass
-        return inverse(self._system(np.float64))
+    def apply(self, residual: Array) -> Array:
+        """Return A^-1 residual, (d, P), to the precision of the inverse."""
+        dtype = self.inverse.dtype
+        quick = self.problem.single if dtype == np.float32 else self.problem
+        z = residual / self.metric  # (d, P)
+        r = self.inverse @ quick.predict(z.astype(dtype, copy=False))  # (m,)
+        result: Array = z - (2.0 / self.penalty) * quick.predict_adjoint(r) / self.metric
+        return result
 
-    def _system(self, dtype: type) -> Array:
-        """I + (2/rho) F~ H^-1 F~', (m, m)."""
-        system: Array = self.kernel.astype(dtype)
-        system *= 2.0 / self.penalty
-        diagonal(system)[:] += 1.0
-        return system
-
-    def solve(self, right: Array) -> Array:
-        """Return u (2, d, P) for right (2, d, P); `steps` then says how many corrections it took."""
-        problem = self.problem
-        if self.schedule.solves % REFRESH_EVERY == 0:
-            self.image = problem.predict_adjoint(self.residual) / self.metric
-        r_a, r_b = split(right)
-        b = r_b / self.metric  # (d, P)
-        fitted = SQRT2 * problem.predict(b + (SQRT2 / self.penalty) * self.image)  # F u at the last r
-        left = problem.labels - self.residual - fitted  # (m,)
-        size = _length(problem.labels) + _length(self.residual) + _length(fitted)
-        target = self.schedule.target(_length(left), size)
-        start = Iterate(self.residual, self.image, left, 0)
-        end = conjugate_gradients(start, self._pull, self._whole, self._precondition, _length, target)
-        self.residual, self.image, self.steps = end.x, end.image, end.steps
-        return join(r_a / self.metric, b + (SQRT2 / self.penalty) * self.image)
-
-    def _precondition(self, z: Array) -> Array:
-        """(I + (2/rho) F~ H^-1 F~')^-1 z up to rounding and the reuse of an inverse."""
-        return symmetric_product(self.inverse, z)
-
-    def _pull(self, r: Array) -> Array:
-        """H^-1 F~'r, (d, P)."""
-        pull: Array = self.products.predict_adjoint(r) / self.metric
-        return pull
-
-    def _whole(self, r: Array, image: Array) -> Array:
-        """Left side of the dual system from r and H^-1 F~'r."""
-        whole: Array = r + (2.0 / self.penalty) * self.products.predict(image)
-        return whole
+    def observe(self, fitted: Array) -> None:
+        """Nothing to learn from a sweep."""
 
 
 class PrimalDirect:
@@ -119,8 +76,8 @@ class PrimalDirect:
         self.gram = xp.empty((gates * d, gates * d))  # F~'F~, gate by gate
         for i in range(gates):
             self._fill_row(problem, i)
-        self.f_y = SQRT2 * problem.predict_adjoint(problem.labels)  # (d, P)
-        self.penalty, self.factor = math.nan, self.gram[:0]
+        self._largest = largest_eigenvalue(self.gram) / float(self.metric.min())
+        self.inverse = self.gram[:0]
 
     def _fill_row(self, problem: ConvexProblem, i: int) -> None:
         """Blocks X'D_i Delta'Delta D_j X for j >= i, and their mirror images; rows inactive in gate i do not count."""
@@ -132,29 +89,56 @@ class PrimalDirect:
             self.gram[j * d : (j + 1) * d, i * d : (i + 1) * d] = block.T
 
     def refactor(self, penalty: float) -> None:
-        """Factorise I (x) H + (2/rho) F~'F~."""
-        xp = namespace_of(self.gram)
-        self.penalty, self.factor = penalty, self.gram[:0]  # makes room first
-        system = self.gram * (2.0 / penalty)  # (dP, dP)
-        diagonal(system)[:] += xp.tile(self.metric[:, 0], len(system) // len(self.metric))
-        self.factor = cholesky(system)
+        """Invert A."""
+        self.inverse = self.gram[:0]  # makes room first
+        gates = len(self.gram) // len(self.metric)
+        shift = namespace_of(self.gram).tile(self.metric[:, 0], gates)
+        self.inverse = _inverse(self.gram, 2.0 / penalty, shift, self._largest)
 
-    def solve(self, right: Array) -> Array:
-        """Return u (2, d, P) for right (2, d, P)."""
-        r_a, r_b = split(right)
-        stacked = (r_b + self.f_y / self.penalty).T.reshape(-1)  # (dP,), gate by gate
-        b = cholesky_solve(self.factor, stacked).reshape(r_b.T.shape).T  # (d, P)
-        return join(r_a / self.metric, b)
+    def apply(self, residual: Array) -> Array:
+        """Return A^-1 residual, (d, P), to the precision of the inverse."""
+        stacked = residual.T.reshape(-1).astype(self.inverse.dtype, copy=False)  # (dP,), gate by gate
+        result: Array = (self.inverse @ stacked).reshape(residual.T.shape).T.astype(residual.dtype)
+        return result
+
+    def observe(self, fitted: Array) -> None:
+        """Nothing to learn from a sweep."""
+
+
+def largest_eigenvalue(matrix: Array) -> float:
+    """Estimate the largest eigenvalue of a positive semidefinite matrix (k, k) from below, by power iteration."""
+    xp = namespace_of(matrix)
+    vector, length = xp.asarray(np.random.default_rng(0).standard_normal(len(matrix))), 1.0
+    for _ in range(POWER_STEPS):
+        vector = matrix @ (vector / max(length, 1e-300))
+        length = float(xp.linalg.norm(vector))
+    return length
+
+
+def _inverse(matrix: Array, factor: float, shift: Array | float, largest: float) -> Array:
+    """Invert shift I + factor * matrix, in float32 where that serves and succeeds, else in float64.
+
+    `largest` is the largest eigenvalue of the matrix, relative to the smallest shift.
+    """
+    if len(matrix) >= SINGLE_FROM and factor * largest <= SINGLE_UP_TO:
+        try:
+            return inverse(_shifted(matrix, factor, shift, np.float32))
+        except np.linalg.LinAlgError:
+            pass
+    return inverse(_shifted(matrix, factor, shift, np.float64))
+
+
+def _shifted(matrix: Array, factor: float, shift: Array | float, dtype: type) -> Array:
+    """Compute shift I + factor * matrix in a precision."""
+    system: Array = matrix.astype(dtype)
+    system *= factor
+    diagonal(system)[:] += shift
+    return system
 
 
 def diagonal(matrix: Array) -> Array:
     """Writable view of the diagonal of a contiguous square matrix."""
     return matrix.reshape(-1)[:: len(matrix) + 1]
-
-
-def _length(z: Array) -> float:
-    """Euclidean norm."""
-    return math.sqrt(float(z @ z))
 
 
 def _active_rows(problem: ConvexProblem, i: int) -> tuple[Array, list[tuple[Array, Array]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from coala_core.backend import Array, namespace_of, to_numpy
 
+BLOCK_BYTES = 32 * 1024**2  # of features that are looked at together
 SMALLEST_SPREAD = 1e-30  # of a column that counts; one over less would overflow the head's float32
 
 
@@ -95,16 +97,28 @@ def check_pairs(labels: Array, caller: str) -> None:
 
 def _check_finite(features: Array, caller: str) -> None:
     """Refuse entries that float32, in which a head is stored, cannot hold."""
-    xp = namespace_of(features)
-    bad = ~(xp.abs(features) <= np.finfo(np.float32).max)  # True for NaN
-    count = int(bad.sum())
+    count, first = 0, None
+    for rows in row_blocks(features):
+        block = features[rows]
+        xp = namespace_of(block)
+        bad = ~(xp.abs(block) <= np.finfo(np.float32).max)  # True for NaN
+        here = int(bad.sum())
+        if here and first is None:
+            first = rows.start + int(to_numpy(bad.any(axis=1)).argmax())
+        count += here
     if count:
-        row = int(to_numpy(bad.any(axis=1)).argmax())
         cause = "float16 overflows above 65504, use float32" if features.dtype == np.float16 else "check that stage"
         raise ValueError(
             f"`{caller}(features=...)` must be finite in float32, got {count} entries that are not, "
-            f"first in row {row}; embed again: {cause}."
+            f"first in row {first}; embed again: {cause}."
         )
+
+
+def row_blocks(features: Array) -> Iterator[slice]:
+    """Rows of features (n, d) in blocks of about `BLOCK_BYTES` as float64."""
+    step = max(1, BLOCK_BYTES // (8 * features.shape[1]))
+    for start in range(0, len(features), step):
+        yield slice(start, min(start + step, len(features)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,12 +149,25 @@ class Standardiser:
 
 
 def fit_standardiser(features: Array) -> Standardiser:
-    """Measure mean and standard deviation of every column of features (n, d)."""
-    xp = namespace_of(features)
-    x = features.astype(xp.float64)
-    mean, deviation = x.mean(axis=0), x.std(axis=0)
+    """Measure mean and standard deviation of every column of features (n, d), block by block."""
+    return fit_moments(features)[0]
+
+
+def fit_moments(features: Array) -> tuple[Standardiser, Array]:
+    """Measure a standardiser, and the Gram matrix of the centred features, (d, d), in two passes over the rows."""
+    xp, (n, d) = namespace_of(features), features.shape
+    total, largest = xp.zeros(d), xp.zeros(d)
+    for rows in row_blocks(features):
+        x = features[rows].astype(xp.float64)
+        total += x.sum(axis=0)
+        largest = xp.maximum(largest, xp.abs(x).max(axis=0))
+    mean = total / n
+    gram = xp.zeros((d, d))
+    for rows in row_blocks(features):
+        x = features[rows].astype(xp.float64) - mean
+        gram += x.T @ x
+    deviation = xp.sqrt(xp.maximum(gram.diagonal(), 0.0) / n)
     # Spread at the rounding of float32 is no information: such a column counts as constant.
-    rounding = xp.maximum(np.finfo(np.float32).eps * xp.abs(x).max(axis=0), SMALLEST_SPREAD)
-    constant = deviation <= rounding
+    constant = deviation <= xp.maximum(np.finfo(np.float32).eps * largest, SMALLEST_SPREAD)
     inverse_scale = xp.where(constant, 0.0, 1.0 / xp.where(constant, 1.0, deviation))
-    return Standardiser(mean, inverse_scale)
+    return Standardiser(mean, inverse_scale), gram

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from coala_core.backend import Array, namespace_of
-from coala_core.cvxnn.linear import BackEnd
 from coala_core.cvxnn.problem import ConvexProblem
 
 
@@ -50,32 +49,3 @@ class GatedProblem(ConvexProblem):
     def cone_violation(self, u: Array) -> float:
         """Return 0: there is no cone."""
         return 0.0
-
-
-class OneHalf:
-    """The u-update of the gated program by a back end of eq. (4) without cones, tau = 0.
-
-    With v = -w = u/2 the pair's update at the penalty 2 rho,
-
-        1/2 ||F~ (v - w) - y||^2 + rho (||v - p/2||^2 + ||w + p/2||^2) = 1/2 ||F~ u - y||^2 + rho/2 ||u - p||^2,
-
-    is the gated one, and its coordinate a = (v + w)/sqrt2 stays 0.
-
-    Parameters
-    ----------
-    pair : BackEnd
-        Of the same problem, with a cone scale of 0.
-    """
-
-    def __init__(self, pair: BackEnd) -> None:
-        self.pair = pair
-
-    def refactor(self, penalty: float) -> None:
-        """Prepare for the penalty rho."""
-        self.pair.refactor(2.0 * penalty)
-
-    def solve(self, right: Array) -> Array:
-        """Return u (1, d, P) for right = p (1, d, P)."""
-        v, w = self.pair.solve(namespace_of(right).concatenate([0.5 * right, -0.5 * right]))
-        u: Array = (v - w)[None]
-        return u

@@ -1,7 +1,7 @@
 """The u-update of Algorithm 2: what every back end offers, and which one to take.
 
-``system``  the equations       ``direct``  dense factorisations, `PrimalDirect` and `DualDirect`
-``memory``  bytes of each       ``pcg``     conjugate gradients, `Pcg`
+``system``  the equations       ``direct``  dense inverses, `PrimalDirect` and `DualDirect`
+``memory``  bytes of each       ``pcg``     a preconditioner, `Pcg`
 """
 
 from __future__ import annotations
@@ -12,59 +12,63 @@ from typing import Literal, Protocol
 from coala_core.backend import Array, namespace_of
 from coala_core.cvxnn.direct import DualDirect, PrimalDirect
 from coala_core.cvxnn.memory import GIB, Name, memory_limit, needed_bytes
-from coala_core.cvxnn.pcg import Pcg
+from coala_core.cvxnn.pcg import ACCURACY, Pcg
 from coala_core.cvxnn.problem import ConvexProblem
 
-HORIZON = 150  # sweeps over which a factorisation must pay for itself: less than a solve takes as a rule
-USUAL_STEPS = 3  # of conjugate gradients in a sweep, before any was seen
-OVERHEAD = 4e6  # operations that the interpreter costs in a step, 0.1 ms
-PATIENCE = 5  # solves with one penalty before their steps are judged
+POOR = 0.04  # curvature along the steps, relative to the preconditioner's, below which one step is not enough
+PATIENCE = 2  # windows of sweeps in a row that must be poor: a new penalty makes one
+CHEAP = 0.75  # cost that a dense system adds to the products of a sweep, up to which it is taken at once
+HORIZON = 300  # sweeps over which a factorisation is spread
+PENALTIES = 4  # that a solve factorises for, as a rule
+MOST_WORTH = 30.0  # beyond it several steps of conjugate gradients are cheaper
 
 
 class BackEnd(Protocol):
-    """A solver of the u-update for one problem and one cone scale."""
+    """M^-1 for the b-system of one problem and one cone scale."""
 
     def refactor(self, penalty: float) -> None:
         """Prepare for the penalty rho; the only part of the factorisation that depends on it."""
 
-    def solve(self, right: Array) -> Array:
-        """Return u (2, d, P) for right = p + tau^2 G'q (2, d, P)."""
+    def apply(self, residual: Array) -> Array:
+        """Return a step (d, P) that takes a residual (d, P) of the b-system away, wholly or in part."""
+
+    def observe(self, fitted: Array) -> None:
+        """Be told ||F~ step||^2 of the last step that was returned."""
 
 
 class Switching:
-    """Conjugate gradients, until a factorisation would pay for itself over the next `HORIZON` sweeps.
-
-    How many steps a sweep takes depends on the penalty, which is not known before the solve.
+    """One step of the preconditioner a sweep, until its quality turns out to be poor; then another back end.
 
     Parameters
     ----------
     pcg : Pcg
-    direct : callable
+    other : callable
         Builds the back end to switch to.
-    worth : float
-        Mean steps of a solve above which it is the cheaper one.
     """
 
-    def __init__(self, pcg: Pcg, direct: Callable[[], BackEnd], worth: float) -> None:
-        self.pcg, self.direct, self.worth = pcg, direct, worth
+    def __init__(self, pcg: Pcg, other: Callable[[], BackEnd]) -> None:
+        self.pcg, self.other = pcg, other
         self.current: BackEnd = pcg
-        self.penalty, self.steps = 1.0, 0
-        self.recent: list[int] = []
+        self.penalty, self.poor = 1.0, 0
 
     def refactor(self, penalty: float) -> None:
         """Prepare for the penalty rho."""
-        self.penalty, self.recent = penalty, []
+        self.penalty = penalty
         self.current.refactor(penalty)
 
-    def solve(self, right: Array) -> Array:
-        """Return u (2, d, P) for right (2, d, P)."""
-        u = self.current.solve(right)
-        if self.current is self.pcg:
-            self.recent = [*self.recent[1 - PATIENCE :], self.pcg.steps]
-            if len(self.recent) == PATIENCE and sum(self.recent) > PATIENCE * self.worth:
-                self.current = self.direct()
-                self.current.refactor(self.penalty)
-        return u
+    def apply(self, residual: Array) -> Array:
+        """Return a step (d, P) for a residual (d, P)."""
+        return self.current.apply(residual)
+
+    def observe(self, fitted: Array) -> None:
+        """Switch where the preconditioner has been poor for long enough."""
+        self.current.observe(fitted)
+        if self.current is not self.pcg or not self.pcg.is_full:
+            return
+        self.poor = self.poor + 1 if self.pcg.quality() < POOR else 0
+        if self.poor == PATIENCE:
+            self.current = self.other()
+            self.current.refactor(self.penalty)
 
 
 def choose_back_end(
@@ -81,8 +85,9 @@ def choose_back_end(
     cone_scale_squared : float
         tau^2.
     linear : {"auto", "primal", "dual", "pcg"}
-        "auto" counts arithmetic: a factorisation at once where it is cheap, else conjugate gradients, which give way
-        to it when their steps turn out to cost more.
+        "auto" takes a dense system at once where it is cheap beside the products of a sweep, else one step of the
+        preconditioner, which gives way to the cheaper dense system that fits, or to several steps, when it turns out
+        to be poor.
     max_memory_gib : float, optional
         Limit for what the back end holds; by default half of the memory that is available now.
 
@@ -91,20 +96,20 @@ def choose_back_end(
     ValueError
         If the back end asked for, or any at all, does not fit. Nothing has been allocated by then.
     """
-    limit = memory_limit(max_memory_gib, namespace_of(problem.features))
+    limit = memory_limit(max_memory_gib, namespace_of(problem.spectrum))
     if linear != "auto":
         _check_fits(linear, problem, limit)
         return _build(linear, problem, cone_scale_squared)
     directs: list[Name] = [name for name in ("dual", "primal") if needed_bytes(name, problem) <= limit]
-    steps = {name: _steps_worth(name, problem) for name in directs}
-    best = min(directs, key=lambda name: steps[name], default=None)
-    if best is not None and steps[best] <= USUAL_STEPS:
+    costs = {name: relative_cost(name, problem) for name in directs}
+    best = min(directs, key=lambda name: costs[name], default=None)
+    if best is not None and costs[best] <= CHEAP:
         return _build(best, problem, cone_scale_squared)
     _check_fits("pcg", problem, limit)
     pcg = Pcg(problem, cone_scale_squared)
-    if best is None:
-        return pcg
-    return Switching(pcg, lambda: _build(best, problem, cone_scale_squared), steps[best])
+    if best is None or costs[best] > MOST_WORTH:
+        return Switching(pcg, lambda: Pcg(problem, cone_scale_squared, ACCURACY))
+    return Switching(pcg, lambda: _build(best, problem, cone_scale_squared))
 
 
 def _build(name: Name, problem: ConvexProblem, cone_scale_squared: float) -> BackEnd:
@@ -137,20 +142,20 @@ def _gib(size: int) -> str:
     return f"{size / GIB:.3g}"
 
 
-def _steps_worth(name: Name, problem: ConvexProblem) -> float:
-    """Conjugate gradient steps a sweep that cost as much as a direct back end, its set-up spread over `HORIZON`.
+def relative_cost(name: Name, problem: ConvexProblem) -> float:
+    """Cost that a direct back end adds to a solve, relative to that of the sweeps' own two products.
 
-    Counted in float64 operations of a large matrix product. A skinny float32 product of X takes about as many as it
-    has, an inversion in float32 0.4 of them, and reading a byte 4. What Python adds counts too. About three penalties
-    of a solve lie apart.
+    Counted in float64 operations of a large matrix product, of which a skinny product of X takes two for each of its
+    own, an inversion in float32 0.4, and reading a byte one fifth. The set-up is spread over `HORIZON` sweeps.
     """
     n, d, gates = problem.shape
-    m, product = len(problem.labels), 2.0 * n * d * gates
+    m = len(problem.labels)
+    products = 2.0 * 4.0 * problem.halves * n * d * gates
     if name == "dual":
-        set_up = 2.0 * n * n * d + 3 * 0.4 * m**3
-        sweep = 4.0 * product + 8.0 * m * m + 2.0 * OVERHEAD
+        set_up = 2.0 * m * m * d + PENALTIES * 0.8 * m**3
+        sweep = 0.5 * products + 0.2 * 4.0 * m * m
     else:
         size = float(d * gates)
-        set_up = 0.5 * m * size**2 + 4 * size**3 / 3.0
-        sweep = 32.0 * size**2 + 0.5 * OVERHEAD
-    return (set_up / HORIZON + sweep) / (2.0 * product + OVERHEAD)
+        set_up = 0.5 * m * size**2 + PENALTIES * 0.8 * size**3
+        sweep = 0.2 * 4.0 * size**2
+    return (set_up / HORIZON + sweep) / products

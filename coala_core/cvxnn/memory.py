@@ -5,7 +5,10 @@ from __future__ import annotations
 from types import ModuleType
 from typing import Literal
 
-from coala_core.backend import available_memory
+import numpy as np
+
+from coala_core.backend import available_memory, resolve_backend
+from coala_core.config import SolveConfig
 from coala_core.cvxnn.problem import ConvexProblem
 
 Name = Literal["primal", "dual", "pcg"]
@@ -20,9 +23,9 @@ def needed_bytes(name: Name, problem: ConvexProblem) -> int:
     With n rows, m = n rows of F (n/2 if paired), d axes and P gates, in float64 where nothing else is said:
 
     - dual: the kernel and what it is multiplied by, 16 m^2 (24 m^2 if paired: a cross term), and 8 n d for a scaled
-      copy of X (half of it if paired); the float32 inverse that follows fits into the room that these leave.
-    - primal: Gram matrix and factor, 16 (dP)^2, or one of them and two copies of X's active rows.
-    - pcg: X and the patterns in float32, 4 n (d + P), two products of n P, 16 n P, and 13 vectors of d P.
+      copy of X (half of it if paired); the inverse that follows fits into the room that these leave.
+    - primal: Gram matrix and inverse, 16 (dP)^2, or one of them and two copies of X's active rows.
+    - pcg: 13 vectors of d P, a P x P matrix, and two blocks of rows.
 
     Parameters
     ----------
@@ -36,7 +39,28 @@ def needed_bytes(name: Name, problem: ConvexProblem) -> int:
     if name == "primal":
         square = (d * gates) ** 2
         return max(16 * square, 8 * square + 16 * m * d) + 24 * n * gates
-    return 4 * n * (d + gates) + 16 * n * gates + 104 * d * gates
+    return 8 * (13 * d * gates + gates**2) + 2 * 8 * min(n, problem.block_rows()) * (d + gates)
+
+
+def needs_disk(n: int, d: int, config: SolveConfig) -> bool:
+    """Tell whether a solve of n rows of d raw features keeps what has n rows on disk.
+
+    It does if `config.storage` says so, or leaves it open, the backend is NumPy and memory would not hold the raw
+    features three times, as they are read, split and stacked, and what a solve makes of them (`solve_bytes`).
+    """
+    xp = resolve_backend(config.backend)
+    if config.storage != "auto" or xp is not np:
+        return config.storage == "disk"
+    return 12 * n * d + solve_bytes(n, d, config) > memory_limit(config.max_memory_gib, xp)
+
+
+def solve_bytes(n: int, d: int, config: SolveConfig) -> int:
+    """Bytes that a solve holds in memory, beside the raw features and the back end.
+
+    X prepared and in the principal axes, 16 n (d + 1), in float32 as well, 4 n (d + 1); patterns and signs in two
+    precisions, 36 n P; and 15 copies of what is kept per row, 2 P numbers, in the end in float64 (`anderson`).
+    """
+    return n * (20 * (d + 1) + config.gates * (36 + 15 * 16))
 
 
 def memory_limit(max_memory_gib: float | None, xp: ModuleType) -> int:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from coala_core.backend import Array, namespace_of, to_numpy
 from coala_core.cvxnn.problem import column_norms, difference
 
+BLOCK_ROWS = 8192  # whose responses are held at once
+
 
 @dataclass(frozen=True, eq=False)
 class Head:
@@ -78,9 +80,16 @@ class Head:
         return result
 
     def score(self, embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the scores (n,) of raw embeddings (n, d)."""
-        result: NDArray[np.float64] = self.hidden(embeddings) @ self.second_weight.astype(np.float64)
-        return result
+        """Return the scores (n,) of raw embeddings (n, d), in memory for a block of rows.
+
+        Raises
+        ------
+        ValueError
+            If the embeddings do not have d columns.
+        """
+        second = self.second_weight.astype(np.float64)
+        starts = range(0, max(len(embeddings), 1), BLOCK_ROWS)
+        return np.concatenate([self.hidden(embeddings[start : start + BLOCK_ROWS]) @ second for start in starts])
 
 
 def network_of(u: Array) -> tuple[Array, Array]:
@@ -135,8 +144,12 @@ def network_objective(
         0 and 1, where gates let a neuron through; by default where its pre-activation is positive.
     """
     xp = namespace_of(features)
-    response = features @ first  # (n, m)
-    scores = (xp.maximum(response, 0.0) if active is None else active * response) @ second  # (n,)
+    scores = xp.zeros(len(features))
+    for start in range(0, len(features), BLOCK_ROWS):
+        rows = slice(start, start + BLOCK_ROWS)
+        response = features[rows].astype(xp.float64, copy=False) @ first  # (k, m)
+        response *= response > 0.0 if active is None else active[rows]
+        scores[rows] = response @ second
     misfit = (difference(scores) if paired else scores) - labels
     decay = float((first * first).sum() + (second * second).sum())
     return 0.5 * float(misfit @ misfit) + 0.5 * lasso_weight * decay

@@ -21,16 +21,16 @@ class Status(StrEnum):
 
 
 class State(NamedTuple):
-    """Iterate of Algorithm 2 without u, which the next sweep recomputes."""
+    """Iterate of Algorithm 2: v, lambda, s and nu follow from the two sums by proximal maps."""
 
-    v: Array
-    """Group-sparse copy of u, (2, d, P)."""
-    s: Array
-    """Non-negative copy of G u, (2, n, P)."""
-    lam: Array
-    """Scaled dual of u = v, (2, d, P)."""
-    nu: Array
-    """Scaled dual of G u = s, (2, n, P), never positive."""
+    u: Array
+    """Point of the last u-update, (halves, d, P) float64."""
+    v_lam: Array
+    """v + lambda, the group-sparse copy of u and its scaled dual, (halves, d, P) float64."""
+    s_nu: Array
+    """s + nu, the non-negative copy of G u and its scaled dual, row by row, (n, halves P); no rows without cones."""
+    fit: Array
+    """F u, (m,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,8 @@ class Record:
     """Relative cone violation of that point."""
     refactorisations: int
     """Factorisations of b's system so far."""
+    bits: int
+    """Precision of the last sweep's products, 32 or 64."""
 
 
 @dataclass(frozen=True, eq=False)

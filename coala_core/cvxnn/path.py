@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path as FolderPath
 
-from coala_core.backend import Array, free_memory, resolve_backend
+import numpy as np
+
+from coala_core.backend import Array, free_memory, resolve_backend, threads_for
 from coala_core.config import SolveConfig
 from coala_core.cvxnn.admm import solve
 from coala_core.cvxnn.halt import Halt, Stop
@@ -27,6 +30,7 @@ def fit_head(
     warm_start: WarmStart | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
+    scratch: FolderPath | None = None,
 ) -> Solution:
     r"""Fit the convex two-layer head at one lasso weight.
 
@@ -43,7 +47,8 @@ def fit_head(
     Parameters
     ----------
     features : (n, d), NumPy or CuPy
-        Raw features, one row per response, finite in float32.
+        Raw features, one row per response, finite in float32. A memory map, or what does not fit into memory,
+        is read block by block (`config.storage`).
     labels : (n,)
         +1 for chosen, -1 for rejected; both must occur. With pairwise rows the first half is +1, the second -1, and
         row n/2 + i is the rejected response of row i.
@@ -58,6 +63,8 @@ def fit_head(
         Called with (done, total, "sweeps").
     stop : callable, optional
         Asked after every sweep; once it is true, the best head so far is returned as `INTERRUPTED`.
+    scratch : Path, optional
+        Folder on the file system for what is kept on disk; by default where temporary files go.
 
     Returns
     -------
@@ -69,7 +76,7 @@ def fit_head(
     ValueError
         If features are not floating-point numbers, shapes disagree, a feature is not finite in float32, a label is
         not -1 or +1, one class is absent, paired rows are not in order, no weight is given, gates repeat a pattern,
-        or P distinct gates do not exist.
+        P distinct gates do not exist, or what is configured does not fit into memory.
     """
     halt = Halt(config.max_seconds, stop)
     weight = config.lasso_weight if lasso_weight is None else lasso_weight
@@ -78,18 +85,19 @@ def fit_head(
             f"`fit_head(lasso_weight=...)` must be a finite number above 0, got {weight}; "
             "set `solve.lasso_weight`, or use `fit_path`, which finds the weights."
         )
-    prepared = prepare(features, labels, config, gates, "fit_head")
-    check_warm_start(warm_start, prepared.problem)
-    outcome = solve(
-        prepared.problem,
-        weight,
-        config,
-        back_end=prepared.back_end,
-        warm_start=warm_start,
-        progress=progress,
-        halt=halt,
-    )
-    return _assemble(prepared, weight, outcome, keep_warm_start=outcome.status is not Status.NOT_FINITE)
+    with threads_for(_product_size(features, config)):
+        prepared = prepare(features, labels, config, gates, "fit_head", scratch)
+        check_warm_start(warm_start, prepared.problem)
+        outcome = solve(
+            prepared.problem,
+            weight,
+            config,
+            back_end=prepared.back_end,
+            warm_start=warm_start,
+            progress=progress,
+            halt=halt,
+        )
+        return _assemble(prepared, weight, outcome, keep_warm_start=outcome.status is not Status.NOT_FINITE)
 
 
 def fit_path(
@@ -99,6 +107,7 @@ def fit_path(
     progress: Progress | None = None,
     *,
     stop: Stop | None = None,
+    scratch: FolderPath | None = None,
 ) -> Path:
     """Fit the head for falling lasso weights, each from where the one before ended.
 
@@ -108,7 +117,8 @@ def fit_path(
     Parameters
     ----------
     features : (n, d), NumPy or CuPy
-        Raw features, one row per response, finite in float32.
+        Raw features, one row per response, finite in float32. A memory map, or what does not fit into memory,
+        is read block by block (`config.storage`).
     labels : (n,)
         As `fit_head`.
     config : SolveConfig
@@ -116,6 +126,8 @@ def fit_path(
         Called with (done, total, "weights").
     stop : callable, optional
         Asked after every sweep; once it is true, the path ends with the best head so far.
+    scratch : Path, optional
+        As `fit_head`.
 
     Returns
     -------
@@ -128,8 +140,16 @@ def fit_path(
     ValueError
         As `fit_head`.
     """
-    progress, halt = progress or silent, Halt(config.max_seconds, stop)
-    prepared = prepare(features, labels, config, None, "fit_path")
+    halt = Halt(config.max_seconds, stop)
+    with threads_for(_product_size(features, config)):
+        prepared = prepare(features, labels, config, None, "fit_path", scratch)
+        path = _follow(prepared, config, progress or silent, halt)
+    free_memory(resolve_backend(config.backend))
+    return path
+
+
+def _follow(prepared: Prepared, config: SolveConfig, progress: Progress, halt: Halt) -> Path:
+    """Solve for one weight after the other."""
     zero_weight = zero_head_weight(prepared.problem)
     weights = _path_weights(config, zero_weight)
     solutions: list[Solution] = []
@@ -142,8 +162,12 @@ def fit_path(
         warm_start = None if outcome.status is Status.NOT_FINITE else outcome.warm_start
         solutions.append(_assemble(prepared, weight, outcome, keep_warm_start=False))
     progress(len(solutions), len(weights), "weights")
-    free_memory(resolve_backend(config.backend))
     return Path(zero_weight, tuple(solutions), tuple(weights[len(solutions) :]))
+
+
+def _product_size(features: Array, config: SolveConfig) -> int:
+    """Operations of one product of X in a sweep."""
+    return 4 * int(np.prod(np.shape(features))) * config.gates
 
 
 def _path_weights(config: SolveConfig, zero_weight: float) -> list[float]:
@@ -161,8 +185,8 @@ def _path_weights(config: SolveConfig, zero_weight: float) -> list[float]:
 def _assemble(prepared: Prepared, weight: float, outcome: Outcome, *, keep_warm_start: bool) -> Solution:
     """Turn a point in the principal axes into a head on raw features."""
     problem, fold = prepared.problem, prepared.standardiser.fold
-    first, second = network_of(outcome.u)  # (d, m), (m,)
-    first = problem.axes @ first  # (k, m)
+    inner, second = network_of(outcome.u)  # (d, m), (m,)
+    first = problem.axes @ inner  # (k, m)
     alive = column_norms(outcome.u)[0] > 0.0  # (P,)
     is_gated = problem.halves == 1
     active = problem.patterns[:, alive] if is_gated else None
@@ -180,7 +204,7 @@ def _assemble(prepared: Prepared, weight: float, outcome: Outcome, *, keep_warm_
         sweeps=outcome.sweeps,
         refactorisations=outcome.refactorisations,
         network_objective=network_objective(
-            prepared.features, problem.labels, first, second, weight, paired=problem.paired, active=active
+            problem.features, problem.labels, inner, second, weight, paired=problem.paired, active=active
         ),
         constant_columns=prepared.standardiser.constant_columns,
         warm_start=outcome.warm_start if keep_warm_start else None,

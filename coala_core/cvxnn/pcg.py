@@ -1,30 +1,41 @@
-r"""The b-system by preconditioned conjugate gradients: nothing of size (dP)^2 or n^2 is formed.
+r"""M^-1 for the b-system without forming anything of size (dP)^2 or n^2, for one step per sweep or for several.
 
-A step costs two products of X with P columns. The preconditioner replaces the coupling by the product
+The preconditioner replaces the coupling by the product
 
-    F~'F~  ~  Q (x) Lambda,     Lambda = X'X (diagonal),     Q_ij = trace(X'D_i Delta'Delta D_j X) / trace(X'X)
+    F~'F~  ~  c Q (x) Lambda,     Lambda = X'X (diagonal),     Q_ij = trace(X'D_i Delta'Delta D_j X) / trace(X'X)
 
-the best one of this form in Frobenius norm up to the shape of Lambda. For features that are symmetric about
+for c = 1 the best one of this form in Frobenius norm up to the shape of Lambda. For features that are symmetric about
 the origin, E[1[x'h_i >= 0] 1[x'h_j >= 0] x x'] differs from Q_ij E[x x'] by a matrix of rank 2 only, which is why
 this sees the coupling between gates where one block per gate does not. In the eigenvectors of Q and the principal
 axes it is diagonal: it costs nothing to apply, P^2 numbers to hold, and nothing to follow the penalty.
-Decision record 0006 has the counts against the other candidates.
+Decision record 0006 has the counts of conjugate gradient steps against the other candidates.
+
+A sweep that takes one step of it needs no product with X besides its own two, and that step is enough as long as
+the curvature along it is near the preconditioner's. c follows the largest curvature seen lately, so that a step does
+not overshoot. Where the curvature stays far below (many gates on few rows: F~'F~ is singular and Q (x) Lambda is
+not), a dense system is better (`linear.Switching`), or several steps.
 """
 
 from __future__ import annotations
 
-import math
+from collections import deque
 
-from coala_core.backend import Array, namespace_of
+import numpy as np
+
+from coala_core.backend import Array, namespace_of, to_numpy
 from coala_core.cvxnn.problem import ConvexProblem
-from coala_core.cvxnn.system import SQRT2, Iterate, Products, Schedule, cone_metric, conjugate_gradients, join, split
+from coala_core.cvxnn.system import cone_metric, conjugate_gradients
 
-REFRESH_EVERY = 20  # solves after which F~'F~ b is computed afresh, so that rounding does not accumulate
-ACCURACY = 0.2  # a solve's reduction of what the sweep changed: costs a few per cent of sweeps and saves half the steps
+MEMORY = 0.98  # share of the largest curvature seen that is kept from sweep to sweep
+RESERVE = 1.02  # on top of it
+SMALLEST, LARGEST = 0.5, 50.0  # c
+NOISE = 1e-10  # of ||F~ step||^2 relative to that of the largest step: below, a curvature is rounding
+WINDOW = 10  # sweeps over which the curvature is judged
+ACCURACY = 0.2  # reduction of the residual where several steps are taken
 
 
 class KroneckerPreconditioner:
-    """(I (x) H + (2/rho) Q (x) Lambda)^-1.
+    """(I (x) H + (2/rho) c Q (x) Lambda)^-1.
 
     Parameters
     ----------
@@ -34,84 +45,111 @@ class KroneckerPreconditioner:
     """
 
     def __init__(self, problem: ConvexProblem, metric: Array) -> None:
-        xp = namespace_of(problem.features)
+        xp = namespace_of(problem.spectrum)
         shares, self.rotation = xp.linalg.eigh(gate_overlaps(problem))  # (P,), (P, P)
         self.coupling = problem.spectrum[:, None] * xp.maximum(shares, 0.0)  # (d, P)
-        self.metric, self.inverse = metric, xp.zeros_like(self.coupling)
+        self.metric, self.penalty, self.scale = metric, 1.0, xp.ones(())
+        self._rotated = xp.zeros_like(self.coupling)
 
     def refactor(self, penalty: float) -> None:
         """Follow the penalty."""
-        self.inverse = 1.0 / (self.metric + (2.0 / penalty) * self.coupling)
+        self.penalty = penalty
 
     def apply(self, residual: Array) -> Array:
         """Return M^-1 residual, (d, P)."""
-        result: Array = ((residual @ self.rotation) * self.inverse) @ self.rotation.T
+        diagonal = self.metric + (2.0 / self.penalty) * self.scale * self.coupling
+        self._rotated = (residual @ self.rotation) / diagonal
+        result: Array = self._rotated @ self.rotation.T
         return result
 
-    def length(self, residual: Array) -> float:
-        """Return (residual' M^-1 residual)^(1/2): for M = A, the error in the metric of the u-update."""
-        rotated = residual @ self.rotation
-        return math.sqrt(float((rotated * rotated * self.inverse).sum()))
+    def energies(self) -> tuple[Array, Array]:
+        """Return step'(I (x) H) step and step'(Q (x) Lambda) step of the last step that was returned."""
+        square = self._rotated * self._rotated
+        return (self.metric * square).sum(), (self.coupling * square).sum()
 
 
 def gate_overlaps(problem: ConvexProblem) -> Array:
     """Q, (P, P): how much of the features' energy two gates share, after differences of pairs are taken."""
-    xp, d = namespace_of(problem.features), problem.patterns
-    energy = xp.einsum("nd,nd->n", problem.features, problem.features)
-    overlaps = d.T @ (energy[:, None] * d)
-    if problem.paired:
-        half = len(d) // 2
-        shared = xp.einsum("nd,nd->n", problem.features[:half], problem.features[half:])
-        cross = d[:half].T @ (shared[:, None] * d[half:])
-        overlaps = overlaps - cross - cross.T
-    trace = float(problem.spectrum.sum())
-    result: Array = overlaps / trace if trace > 0.0 else overlaps
+    xp, gates = namespace_of(problem.spectrum), problem.shape[2]
+    overlaps, total = xp.zeros((gates, gates)), 0.0
+    for block in problem.blocks():
+        parts = [problem.slab(rows, np.float64) for rows, _ in block.slabs]
+        for x, signs in parts:
+            energy, active = xp.einsum("nd,nd->n", x, x), signs[:, :gates] > 0.0
+            overlaps += active.T @ (energy[:, None] * active)
+            total += float(energy.sum())
+        if problem.paired:
+            (x, signs), (y, others) = parts
+            shared = xp.einsum("nd,nd->n", x, y)
+            cross = (signs[:, :gates] > 0.0).T @ (shared[:, None] * (others[:, :gates] > 0.0))
+            overlaps -= cross + cross.T
+    result: Array = overlaps / total if total > 0.0 else overlaps
     return result
 
 
 class Pcg:
-    """Conjugate gradients on the b-system, each solve starting from the last one's point.
+    """The Kronecker preconditioner: one step, or conjugate gradients, from a residual to a step.
 
     Parameters
     ----------
     problem : ConvexProblem
     cone_scale_squared : float
         tau^2.
-    accuracy : float
-        Reduction of the first residual that a solve asks for; see `Schedule`.
+    accuracy : float, optional
+        Reduction of the residual by conjugate gradients; by default one step is taken as it is.
     """
 
-    def __init__(self, problem: ConvexProblem, cone_scale_squared: float, accuracy: float = ACCURACY) -> None:
-        xp = namespace_of(problem.features)
+    def __init__(self, problem: ConvexProblem, cone_scale_squared: float, accuracy: float | None = None) -> None:
         self.problem, self.metric = problem, cone_metric(problem, cone_scale_squared)
         self.preconditioner = KroneckerPreconditioner(problem, self.metric)
-        self.f_y = SQRT2 * problem.predict_adjoint(problem.labels)  # (d, P)
-        self.b = xp.zeros_like(self.f_y)
-        self.image = xp.zeros_like(self.f_y)  # F~'F~ b
-        self.products, self.schedule = Products(problem, accuracy), Schedule(accuracy)
-        self.penalty, self.steps = math.nan, 0
+        self.accuracy, self.penalty, self.steps = accuracy, 1.0, 0
+        self.quotients: deque[Array] = deque(maxlen=WINDOW)
+        self._largest = namespace_of(problem.spectrum).zeros(())
 
     def refactor(self, penalty: float) -> None:
-        """Follow the penalty, which costs no more than a step."""
+        """Follow the penalty, which costs nothing."""
         self.penalty = penalty
         self.preconditioner.refactor(penalty)
-        self.schedule.restart()
+        self.quotients.clear()
 
-    def solve(self, right: Array) -> Array:
-        """Return u (2, d, P) for right (2, d, P); `steps` then says how many steps it took."""
-        if self.schedule.solves % REFRESH_EVERY == 0:
-            self.image = self.problem.predict_adjoint(self.problem.predict(self.b))
-        r_a, r_b = split(right)
-        r_b = r_b + self.f_y / self.penalty
-        length = self.preconditioner.length
-        residual = r_b - self._whole(self.b, self.image)
-        target = self.schedule.target(length(residual), length(r_b))
-        start = Iterate(self.b, self.image, residual, 0)
-        end = conjugate_gradients(start, self.products.couple, self._whole, self.preconditioner.apply, length, target)
-        self.b, self.image, self.steps = end.x, end.image, end.steps
-        return join(r_a / self.metric, self.b)
+    def apply(self, residual: Array) -> Array:
+        """Return a step (d, P) that takes residual (d, P) away; `steps` then says how many products it took."""
+        if self.accuracy is None:
+            return self.preconditioner.apply(residual)
+        step, self.steps = conjugate_gradients(residual, self._whole, self.preconditioner.apply, self.accuracy)
+        return step
 
-    def _whole(self, b: Array, image: Array) -> Array:
-        """Left side of the b-system from b and F~'F~ b."""
-        whole: Array = self.metric * b + (2.0 / self.penalty) * image
+    def observe(self, fitted: Array) -> None:
+        """Learn from ||F~ step||^2 of the last step how good the preconditioner is there.
+
+        Nothing is copied from a device.
+        """
+        if self.accuracy is not None:
+            return
+        xp, kron = namespace_of(fitted), self.preconditioner
+        own, coupled = kron.energies()
+        strength = 2.0 / self.penalty
+        expected = own + strength * kron.scale * coupled
+        self._largest = xp.maximum(self._largest, fitted)
+        heard = fitted > NOISE * self._largest
+        ratio = xp.where(heard, fitted / xp.maximum(coupled, 1e-300), 0.0)
+        kron.scale = xp.maximum(MEMORY * kron.scale, xp.clip(RESERVE * ratio, SMALLEST, LARGEST))
+        quotient = (own + strength * fitted) / xp.maximum(expected, 1e-300)
+        self.quotients.append(xp.where(heard, quotient, 1.0))
+
+    @property
+    def is_full(self) -> bool:
+        """Whether a window of sweeps has passed since the quality was last asked for, or since the penalty changed."""
+        return len(self.quotients) == WINDOW
+
+    def quality(self) -> float:
+        """Median over the last window of the curvature along its steps, relative to the preconditioner's."""
+        quality = float(np.median(to_numpy(namespace_of(self.quotients[0]).stack(list(self.quotients)))))
+        self.quotients.clear()
+        return quality
+
+    def _whole(self, b: Array) -> Array:
+        """Multiply b (d, P) by the matrix of the b-system."""
+        problem = self.problem
+        whole: Array = self.metric * b + (2.0 / self.penalty) * problem.predict_adjoint(problem.predict(b))
         return whole

@@ -12,11 +12,27 @@ difference, so nothing fits an intercept; a neuron's bias matters only where its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
 
 from coala_core.backend import Array, asarray, namespace_of
+from coala_core.scratch import Scratch
+
+BLOCK_BYTES = 16 * 1024**2  # of X that one step of a pass over the rows reads
+
+
+class Block(NamedTuple):
+    """Some rows of F and the rows of X behind them."""
+
+    targets: slice
+    """Rows of F, of y and of F u."""
+    slabs: tuple[tuple[slice, float], ...]
+    """Rows of X and the sign they have in F: one slab, or the chosen and the rejected rows of the same pairs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +45,7 @@ class ConvexProblem:
     """
 
     features: Array
-    """X, (n, d) float64, in the principal axes."""
+    """X, (n, d) float64, or float32 on disk, in the principal axes."""
     labels: Array
     """y, one target per row of F: (n,) float64, or (n/2,) if paired."""
     patterns: Array
@@ -40,6 +56,8 @@ class ConvexProblem:
     """Orthonormal Q, (k, d), from principal axes to the k features as they came."""
     paired: bool = False
     """Whether F takes the difference of the rows i and n/2 + i."""
+    scratch: Scratch | None = None
+    """Where what has n rows is kept instead of memory; X and the patterns are then float32 on disk."""
     halves: ClassVar[int] = 2
     """Leading axis of u: v and w."""
 
@@ -59,22 +77,80 @@ class ConvexProblem:
         signs: Array = 2.0 * self.patterns - 1.0
         return signs
 
+    @cached_property
+    def single(self) -> Self:
+        """The same problem with X and the patterns in float32."""
+        single = np.float32
+        return replace(self, features=self.features.astype(single), patterns=self.patterns.astype(single))
+
+    @cached_property
+    def column_signs(self) -> Array:
+        """Signs of every column of u, side by side, (n, halves P)."""
+        n, _, gates = self.shape
+        signs = self.allocate((n, self.halves * gates), self.patterns.dtype)
+        for half in range(self.halves):
+            signs[:, half * gates : (half + 1) * gates] = self.patterns
+        signs *= 2.0
+        signs -= 1.0
+        return signs
+
+    def slab(self, rows: slice, dtype: DTypeLike) -> tuple[Array, Array]:
+        """X (k, d) and the signs of the columns of u (k, halves P) at k rows, in float32 or float64."""
+        single = dtype == np.float32 and self.features.dtype != np.float32
+        source = self.single if single else self
+        x, signs = source.features[rows], source.column_signs[rows]
+        return x.astype(dtype, copy=False), signs.astype(dtype, copy=False)
+
+    def allocate(self, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+        """Make an array for what a solve keeps per row; its entries are arbitrary."""
+        if self.scratch is not None:
+            return self.scratch.array(shape, dtype)
+        array: Array = namespace_of(self.features).empty(shape, dtype=dtype)
+        return array
+
+    def blocks(self, dtype: DTypeLike = np.float64) -> Iterator[Block]:
+        """All rows in their order, in blocks of about `BLOCK_BYTES` of X."""
+        m, step = len(self.labels), self.block_rows(dtype)
+        for start in range(0, m, step):
+            stop = min(start + step, m)
+            first = slice(start, stop), 1.0
+            second = slice(m + start, m + stop), -1.0
+            yield Block(first[0], (first, second) if self.paired else (first,))
+
+    def block_rows(self, dtype: DTypeLike = np.float64) -> int:
+        """Rows of a block at most."""
+        width = int(np.dtype(dtype).itemsize) * max(1, int(self.features.shape[1]))
+        return max(1, BLOCK_BYTES // width)
+
     def difference(self, z: Array) -> Array:
         """Delta z: the first half of the rows of z (n, ...) minus the second if paired, else z itself."""
         return difference(z) if self.paired else z
 
-    def difference_adjoint(self, r: Array) -> Array:
-        """Delta' r: r (m, ...) followed by -r if paired, else r itself."""
-        return namespace_of(r).concatenate([r, -r]) if self.paired else r
-
     def predict(self, b: Array) -> Array:
-        """F~ b = Delta sum_i D_i X b_i, (m,) of b (d, P)."""
-        return self.difference((self.patterns * (self.features @ b)).sum(axis=1))
+        """F~ b = Delta sum_i D_i X b_i, (m,) of b (d, P), in the precision of b."""
+        xp = namespace_of(b)
+        fit: Array = xp.zeros(len(self.labels), dtype=b.dtype)
+        ones = xp.ones(b.shape[1], dtype=b.dtype)
+        for block in self.blocks(b.dtype):
+            for rows, sign in block.slabs:
+                x, patterns = self._rows(rows, b.dtype)
+                # A product sums short rows faster than `sum` does.
+                fit[block.targets] += sign * ((patterns * (x @ b)) @ ones)
+        return fit
 
     def predict_adjoint(self, r: Array) -> Array:
-        """F~' r = (X'D_i Delta' r)_i, (d, P) of r (m,)."""
-        result: Array = self.features.T @ (self.patterns * self.difference_adjoint(r)[:, None])
+        """F~' r = (X'D_i Delta' r)_i, (d, P) of r (m,), in the precision of r."""
+        _, d, gates = self.shape
+        result: Array = namespace_of(r).zeros((d, gates), dtype=r.dtype)
+        for block in self.blocks(r.dtype):
+            for rows, sign in block.slabs:
+                x, patterns = self._rows(rows, r.dtype)
+                result += x.T @ (patterns * (sign * r[block.targets])[:, None])
         return result
+
+    def _rows(self, rows: slice, dtype: DTypeLike) -> tuple[Array, Array]:
+        """X and the patterns at some rows."""
+        return self.features[rows].astype(dtype, copy=False), self.patterns[rows].astype(dtype, copy=False)
 
     def apply_f(self, u: Array) -> Array:
         """F u = F~ (v - w), the prediction (m,) of u (2, d, P)."""
@@ -106,6 +182,20 @@ class ConvexProblem:
         xp = namespace_of(u)
         g_u = self.apply_g(u)
         return max(0.0, -float(g_u.min())) / max(float(xp.abs(g_u).max()), 1e-300)
+
+
+def columns_of(u: Array) -> Array:
+    """Every v, then every w, side by side: (d, halves P) of u (halves, d, P)."""
+    halves, d, gates = u.shape
+    columns: Array = namespace_of(u).moveaxis(u, 0, 1).reshape(d, halves * gates)
+    return columns
+
+
+def halves_of(columns: Array, halves: int) -> Array:
+    """Undo `columns_of`: (halves, d, P) of (d, halves P)."""
+    d, width = columns.shape
+    result: Array = namespace_of(columns).moveaxis(columns.reshape(d, halves, width // halves), 1, 0)
+    return result
 
 
 def column_norms(u: Array) -> Array:

@@ -8,24 +8,25 @@ H = I + tau^2 X'X (diagonal in the principal axes) and F~ = Delta [D_1 X ... D_P
     H a_i = r_a                                                      no coupling between gates
     (I_P (x) H + (2/rho) F~'F~) b = r_b + (sqrt2/rho) F~'y           the b-system
 
-where (r_a, r_b) is right = p + tau^2 G'q in the same two coordinates.
+where (r_a, r_b) is right = p + tau^2 G'q in the same two coordinates. A sweep does not solve the b-system anew: it
+takes one step b <- b - M^-1 (residual), where M^-1 comes from a back end (`linear`) and is exact, nearly exact or a
+preconditioner. With u from the last sweep the residual is, up to the factor rho, the gradient of what is minimised,
+
+    H u - p - (tau^2 G'q + F'(y - F u) / rho)
+
+whose last part is what the pass over the rows brings back (`rows`). In the gated program u is b, and 2/rho is 1/rho.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
-from typing import NamedTuple
-
-import numpy as np
 
 from coala_core.backend import Array, namespace_of
 from coala_core.cvxnn.problem import ConvexProblem
 
 SQRT2 = math.sqrt(2.0)
-SINGLE_DOWN_TO = 1e-3
-MOST_STEPS = 100  # of one conjugate gradient solve; what is left is taken up by the next one
+MOST_STEPS = 100  # of one conjugate gradient solve; what is left is taken up by the next sweep
 
 Operator = Callable[[Array], Array]
 
@@ -47,125 +48,39 @@ def cone_metric(problem: ConvexProblem, cone_scale_squared: float) -> Array:
     return metric
 
 
-class Products:
-    """F~ and its adjoint in a chosen precision, on float64 arguments.
-
-    In float32 a product takes a third to a half of the time and is off by 1e-6 of its own length. Where it acts on
-    the correction that a sweep asks for, that is 1e-6 of a step; residuals are taken afresh in float64.
-
-    Parameters
-    ----------
-    problem : ConvexProblem
-    accuracy : float
-        Reduction of a residual that is asked for; float32 serves down to `SINGLE_DOWN_TO`.
-    """
-
-    def __init__(self, problem: ConvexProblem, accuracy: float) -> None:
-        self.exact, self.dtype = problem, np.dtype(np.float32 if accuracy >= SINGLE_DOWN_TO else np.float64)
-        features, patterns = (z.astype(self.dtype, copy=False) for z in (problem.features, problem.patterns))
-        self.quick = replace(problem, features=features, patterns=patterns)
-
-    def predict(self, b: Array) -> Array:
-        """F~ b, (m,) of b (d, P)."""
-        result: Array = self.quick.predict(b.astype(self.dtype, copy=False)).astype(b.dtype, copy=False)
-        return result
-
-    def predict_adjoint(self, r: Array) -> Array:
-        """F~' r, (d, P) of r (m,)."""
-        result: Array = self.quick.predict_adjoint(r.astype(self.dtype, copy=False)).astype(r.dtype, copy=False)
-        return result
-
-    def couple(self, b: Array) -> Array:
-        """F~'F~ b, (d, P) of b (d, P)."""
-        narrow = b.astype(self.dtype, copy=False)
-        result: Array = self.quick.predict_adjoint(self.quick.predict(narrow)).astype(b.dtype, copy=False)
-        return result
-
-
-class Iterate(NamedTuple):
-    """A point x of a linear system A x = c with what conjugate gradients keep up to date."""
-
-    x: Array
-    """The point."""
-    image: Array
-    """Coupling part of A x, as the operator returns it."""
-    residual: Array
-    """c - A x."""
-    steps: int
-    """Products with the operator that were spent."""
-
-
 def conjugate_gradients(
-    start: Iterate,
-    coupling: Operator,
-    whole: Callable[[Array, Array], Array],
-    precondition: Operator,
-    length: Callable[[Array], float],
-    target: float,
-) -> Iterate:
-    """Preconditioned conjugate gradients until the residual is as short as `target`.
+    residual: Array, whole: Operator, precondition: Operator, reduction: float
+) -> tuple[Array, int]:
+    """Preconditioned conjugate gradients for A x = residual from x = 0.
 
     Parameters
     ----------
-    start : Iterate
-        Where to begin.
-    coupling : callable
-        The costly part of A p, in the shape of `Iterate.image`.
+    residual : array
+        Right side.
     whole : callable
-        A p of (p, coupling(p)).
+        A p of p.
     precondition : callable
         z = M^-1 r for a symmetric positive definite M near A.
-    length : callable
-        Norm of a residual.
-    target : float
-        Length to stop at; `MOST_STEPS` steps are the most that are taken.
+    reduction : float
+        Factor by which (r'M^-1 r)^(1/2) is to shrink; `MOST_STEPS` steps are the most that are taken.
 
     Returns
     -------
-    Iterate
-        The last point; not a number where the right side was not.
+    x : array
+        Not a number where the right side was not.
+    steps : int
+        Products with A that were spent.
     """
-    x, image, residual, steps = start
-    direction, last = None, math.inf
-    while length(residual) > target and steps < MOST_STEPS:
-        z = precondition(residual)
-        slope = float((residual * z).sum())
-        direction = z if direction is None else z + (slope / last) * direction
-        along = coupling(direction)
-        pull = whole(direction, along)
+    z = precondition(residual)
+    slope = first = float((residual * z).sum())
+    x, direction, steps = 0.0 * z, z, 0
+    while slope > reduction**2 * first and steps < MOST_STEPS:
+        pull = whole(direction)
         curvature = float((direction * pull).sum())
         if not curvature > 0.0:
             break
-        alpha = slope / curvature
-        x, image, residual = x + alpha * direction, image + alpha * along, residual - alpha * pull
-        last, steps = slope, steps + 1
-    return Iterate(x, image, residual, steps)
-
-
-class Schedule:
-    """How short a residual must get, solve after solve, so that the errors of all sweeps have a finite sum.
-
-    A solve starts from the last one's point, so its first residual is what the sweep changed, which is a
-    combination of ADMM's two residuals. It is reduced by `accuracy`, and below `BOUND` / k^2 of the right side
-    at the k-th solve; sum 1/k^2 is finite, which is what inexact ADMM needs (paper, Theorem 4.2).
-
-    Parameters
-    ----------
-    accuracy : float
-        Factor by which a solve reduces the change that a sweep brought, below 1.
-    """
-
-    BOUND = 10.0
-    ROUNDING = 1e-14  # relative to the right side: no residual gets shorter
-
-    def __init__(self, accuracy: float) -> None:
-        self.accuracy, self.solves = accuracy, 0
-
-    def restart(self) -> None:
-        """Count from one again, where the system changes."""
-        self.solves = 0
-
-    def target(self, change: float, size: float) -> float:
-        """Return the length to reach, for the lengths of the first residual and of the right side."""
-        self.solves += 1
-        return max(min(self.accuracy * change, self.BOUND * size / self.solves**2), self.ROUNDING * size)
+        x, residual = x + (slope / curvature) * direction, residual - (slope / curvature) * pull
+        z = precondition(residual)
+        last, slope = slope, float((residual * z).sum())
+        direction, steps = z + (slope / last) * direction, steps + 1
+    return x, steps

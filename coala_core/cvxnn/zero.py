@@ -10,16 +10,21 @@ Without cones there is nothing to project on, and it is max_i ||X'D_i y||.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from coala_core.backend import Array, namespace_of, to_numpy
 from coala_core.cvxnn.problem import ConvexProblem, column_norms
+from coala_core.cvxnn.rows import RowPass
+from coala_core.cvxnn.sweeps import first_precision
 
 CONE_PENALTY = 3.0  # penalty of the cone rows, in units of d / trace(X'X)
 SWEEPS = 40  # enough to rank the projections within a percent or two
 RELAXATION = 1.6
+MOST_ROWS = 20_000  # up to which least squares sharpens the bound
 ROUNDS = 50  # of adding rows to the working set of one projection
 OUTSIDE = 1e-6  # largest relative cone violation of an exact projection
 
@@ -38,19 +43,23 @@ def zero_head_weight(problem: ConvexProblem) -> float:
     -------
     float
         A weight at and above which the zero head is optimal, proven by multipliers mu >= 0. It exceeds the
-        smallest such weight by rounding, or by 1e-6 of the multipliers, unless least squares gives up.
+        smallest such weight by rounding, or by 1e-6 of the multipliers, unless least squares gives up; beyond
+        `MOST_ROWS` rows, for which least squares would take longer than the path, by a percent or two.
     """
     target = problem.apply_f_adjoint(problem.labels)  # (2, d, P)
     if not problem.cone_rows:
         return float(column_norms(target).max())
     bounds, multipliers = _bound_projections(problem, target)
     upper = to_numpy(bounds).copy()  # (2, P)
+    if problem.cone_rows > MOST_ROWS:
+        return float(upper.max())
     computed: set[int] = set()
     while int(upper.argmax()) not in computed:
         longest = int(upper.argmax())
         half, gate = divmod(longest, upper.shape[1])
-        pulls = to_numpy(problem.features * problem.signs[:, gate : gate + 1])  # E_i X, (n, d)
-        active = to_numpy(multipliers[half, :, gate]) > 0.0
+        x, signs = problem.slab(slice(None), np.float64)
+        pulls = to_numpy(x * signs[:, longest : longest + 1])  # E_i X, (n, d)
+        active = to_numpy(multipliers[:, longest]) > 0.0
         length = _projection_length(pulls, to_numpy(target[half, :, gate]), active)
         upper[half, gate] = min(upper[half, gate], length)
         computed.add(longest)
@@ -58,19 +67,21 @@ def zero_head_weight(problem: ConvexProblem) -> float:
 
 
 def _bound_projections(problem: ConvexProblem, target: Array) -> tuple[Array, Array]:
-    """Bound the length of every projection of target (2, d, P) from above; return (2, P) and mu (2, n, P)."""
-    xp = namespace_of(target)
+    """Bound the length of every projection of target (2, d, P) from above; return (2, P) and mu (n, 2 P)."""
+    xp, dtype = namespace_of(target), first_precision(problem)
     penalty = CONE_PENALTY * len(problem.spectrum) / max(float(problem.spectrum.sum()), 1e-300)
     h = (1.0 + penalty * problem.spectrum)[:, None]  # (d, 1)
-    s = nu = xp.zeros((2, *problem.patterns.shape))
+    rows = RowPass(problem, penalty, RELAXATION, dtype)
+    z = problem.allocate((len(problem.features), 2 * target.shape[2]), dtype)
+    z[...], fit = 0.0, problem.labels.astype(dtype)
+    pull = xp.zeros_like(target)
     for _ in range(SWEEPS):
-        v = (target + penalty * problem.apply_g_adjoint(s - nu)) / h  # (2, d, P)
-        g_nu = RELAXATION * problem.apply_g(v) + (1.0 - RELAXATION) * s + nu
-        s = g_nu.clip(min=0.0)
-        nu = g_nu - s
-    multipliers = -penalty * nu
-    bounds = column_norms(target + problem.apply_g_adjoint(multipliers))
-    return xp.minimum(bounds, column_norms(target)), multipliers
+        v = (target + pull) / h  # (2, d, P)
+        pull, _ = rows.advance(v, z, fit, math.inf)  # the loss has no weight
+    xp.minimum(z, 0.0, out=z)
+    z *= dtype(-penalty)
+    force = target + RowPass(problem, penalty, RELAXATION, np.float64).cone_adjoint(z)
+    return xp.minimum(column_norms(force), column_norms(target)), z
 
 
 def _projection_length(pulls: NDArray[np.float64], target: NDArray[np.float64], active: NDArray[np.bool_]) -> float:

@@ -7,11 +7,14 @@ from typing import Any
 from coala_core.config import Pooling
 from coala_core.features import read_pairs
 from coala_core.pairs import PairFeatures
+from coala_core.scratch import Scratch
 from coala_core.splits import Split
 from coala_core.storage import Artifact, Store
 
 
-def pairs_of(store: Store, embed: Artifact, split: Artifact, layer: int, pooling: Pooling) -> dict[Split, PairFeatures]:
+def pairs_of(
+    store: Store, embed: Artifact, split: Artifact, layer: int, pooling: Pooling, scratch: Scratch | None = None
+) -> dict[Split, PairFeatures]:
     """Join one layer and pooling of the embeddings and a split with the triplets that the split was made from.
 
     Raises
@@ -21,7 +24,7 @@ def pairs_of(store: Store, embed: Artifact, split: Artifact, layer: int, pooling
         pairs.
     """
     triplets = store.resolve(split.manifest["inputs"]["triplets"])
-    return read_pairs(embed.path, split.path, triplets.path, layer, pooling)
+    return read_pairs(embed.path, split.path, triplets.path, layer, pooling, scratch)
 
 
 def pairs_behind(store: Store, solve: Artifact) -> dict[Split, PairFeatures]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from coala_core.config import Pooling, SolveConfig
 from coala_core.cvxnn import Path as WeightPath
-from coala_core.cvxnn import Solution, fit_path
+from coala_core.cvxnn import Solution, fit_path, needs_disk
+from coala_core.feature_table import features_shape
 from coala_core.features import stack_rows
 from coala_core.heads import WEIGHTS, write_head
 from coala_core.interruption import deferred_signals
@@ -17,12 +18,13 @@ from coala_core.metrics import pair_accuracy
 from coala_core.pairs import PairFeatures
 from coala_core.plots import plot_path, plot_residuals
 from coala_core.progress import Progress, silent
+from coala_core.scratch import Scratch
 from coala_core.stages.base import Plan, by_content, produce
 from coala_core.stages.inputs import pairs_of, setting
 from coala_core.storage import Artifact, Store, Workspace
 
 STAGE = "solve"
-REVISION = 2
+REVISION = 3
 
 logger = logging.getLogger("coala.stages")
 
@@ -98,10 +100,12 @@ def run(store: Store, config: SolveConfig, embed: Artifact, split: Artifact, pro
 
     def compute(workspace: Workspace) -> None:
         workspace.clear()
-        pairs = pairs_of(store, embed, split, layer, pooling)
-        features, labels = stack_rows(pairs["train"])
+        scratch = _scratch(workspace, config, *features_shape(embed.path, layer, pooling))
+        placed = config.model_copy(update={"storage": "disk"}) if scratch else config
+        pairs = pairs_of(store, embed, split, layer, pooling, scratch)
+        features, labels = stack_rows(pairs["train"], scratch)
         with deferred_signals() as interrupted:
-            path = fit_path(features, labels, config, progress, stop=interrupted)
+            path = fit_path(features, labels, placed, progress, stop=interrupted, scratch=workspace.path)
             rows = [_path_row(solution, path, pairs) for solution in path.solutions]
             best = choose_solution(rows)
             _write_head(workspace, path, rows, best, head_card(embed, layer, pooling))
@@ -110,6 +114,14 @@ def run(store: Store, config: SolveConfig, embed: Artifact, split: Artifact, pro
         _write_rest(workspace, path, rows, best)
 
     return produce(store, planned, compute)
+
+
+def _scratch(workspace: Workspace, config: SolveConfig, pairs: int, width: int) -> Scratch | None:
+    """Where to put features that do not fit into memory, beside the artifact; None where they do."""
+    if not needs_disk(2 * pairs, width, config):
+        return None
+    logger.info("solve: features of %d pairs are kept on disk, in `%s`", pairs, workspace.path)
+    return Scratch(workspace.path)
 
 
 def choose_solution(rows: list[dict[str, Any]]) -> int:

@@ -7,22 +7,44 @@ import pytest
 
 from coala_core.backend import to_numpy
 from coala_core.config import SolveConfig
+from coala_core.cvxnn import admm
 from coala_core.cvxnn.admm import balanced_penalty, cone_scale_squared, solve
+from coala_core.cvxnn.certificate import Certificate
 from coala_core.cvxnn.linear import DualDirect, PrimalDirect
 from coala_core.cvxnn.outcome import Status
 from coala_core.cvxnn.problem import convex_problem
+from coala_core.cvxnn.sweeps import Sweeps
 from tests.dense import optimum, zero_weight
 from tests.problems import random_problem
 
 TIGHT = SolveConfig(tolerance=1e-5, max_cone_violation=1e-5, max_sweeps=20_000)
 
 
-def test_penalty_follows_the_residuals_within_limits():
-    assert balanced_penalty(1.0, 1e-2, 4e-2, 1.0) == 1.0  # 2 sqrt(1/4) = 1: balanced
-    assert balanced_penalty(1.0, 4e-2, 1e-2, 1.0) == pytest.approx(4.0)  # 2 sqrt(4)
-    assert balanced_penalty(1.0, 1.0, 1e-8, 1.0) == pytest.approx(10.0)  # one step is tenfold at most
-    assert balanced_penalty(5e3, 1.0, 1e-8, 1.0) == pytest.approx(1e4)  # and the range has an end
-    assert balanced_penalty(2.0, math.nan, 1.0, 1.0) == balanced_penalty(2.0, 0.0, 1.0, 1.0) == 2.0
+def test_penalty_follows_the_errors_within_limits():
+    assert balanced_penalty(1.0, 2.0, 1.0) == 1.0  # sqrt(2) < 1.5: near enough
+    assert balanced_penalty(1.0, 16.0, 1.0) == pytest.approx(4.0)  # sqrt(16)
+    assert balanced_penalty(1.0, 1 / 16.0, 1.0) == pytest.approx(0.25)
+    assert balanced_penalty(1.0, 1e8, 1.0) == pytest.approx(10.0)  # one step is tenfold at most
+    assert balanced_penalty(5e3, 1e8, 1.0) == pytest.approx(1e4)  # and the range has an end
+    assert balanced_penalty(2.0, math.nan, 1.0) == balanced_penalty(2.0, 0.0, 1.0) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("violation", "price", "errors"),
+    [
+        # (10 + 0.1 - 9.5) / 10 = 0.06 of a tolerance of 0.01; price 2 * 0.1 / 10 = 0.02 of it; violation 4e-3 of 1e-3.
+        (4e-3, 0.1, (4.0, 6.0)),
+        (1e-3, 0.1, (2.0, 6.0)),
+        (0.0, 0.0, (0.0, 5.0)),
+    ],
+)
+def test_errors_of_a_check_in_units_of_the_tolerances_by_hand(violation, price, errors):
+    problem = convex_problem(*random_problem(60, 5, 4, 4))
+    config = SolveConfig(tolerance=1e-2, max_cone_violation=1e-3)
+    run = admm._Solve(problem, config, Sweeps(problem, 1.0, config, DualDirect(problem, 1.0)))
+    run.best.offer(run.best.point, Certificate(9.5, 20.0, 0.0), 0.0)  # the best bound, of an earlier check
+    run.last = Certificate(9.0, 10.0, violation, price)
+    assert run.errors() == pytest.approx(errors)
 
 
 @pytest.mark.parametrize("back_end", [DualDirect, PrimalDirect])
@@ -50,7 +72,8 @@ def test_every_lower_bound_on_the_way_holds():
     x, y, h = random_problem(60, 5, 4, 4)
     problem = convex_problem(x, y, h)
     expected, _ = optimum(x, y, problem.patterns, 0.5)
-    found = solve(problem, 0.5, TIGHT.model_copy(update={"check_every": 1}))
+    found = solve(problem, 0.5, TIGHT.model_copy(update={"check_every": 1, "max_sweeps": 5000}))
+    assert found.status is Status.CONVERGED
     bounds = [record.lower_bound for record in found.history]
     assert bounds == sorted(bounds)
     assert max(bounds) <= expected * (1 + 1e-7)

@@ -1,20 +1,76 @@
+"""Bounds on the optimum, against CVXPY, explicit matrices and points that are feasible by construction."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
+from coala_core.backend import asarray, to_numpy
 from coala_core.config import SolveConfig
+from coala_core.cvxnn import problem as problem_module
 from coala_core.cvxnn.admm import cone_scale_squared, solve
-from coala_core.cvxnn.certificate import certify, lower_bound
-from coala_core.cvxnn.problem import convex_problem
-from tests.dense import optimum
+from coala_core.cvxnn.certificate import Duals, certify, lower_bound
+from coala_core.cvxnn.gated import GatedProblem
+from coala_core.cvxnn.problem import ConvexProblem, convex_problem
+from tests.dense import dense_pair, optimum, rows_of, stack_columns
 from tests.problems import random_problem
 
 WEIGHT = 2.0
 X, Y, H = random_problem(25, 4, 3, 5)
 PROBLEM = convex_problem(X, Y, H)
 OPTIMUM, POINT = optimum(PROBLEM.features, PROBLEM.labels, PROBLEM.patterns, WEIGHT)
+NO_DUALS = Duals(np.zeros((25, 6)), 1.0)
+KINDS = [(ConvexProblem, False), (ConvexProblem, True), (GatedProblem, False), (GatedProblem, True)]
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+def make(kind, paired, seed=0, rows=26):
+    """A random problem and its gate directions in the principal axes."""
+    x, y, h = random_problem(rows, 4, 3, seed)
+    problem = convex_problem(x, np.ones(rows // 2) if paired else y, h, paired=paired, kind=kind)
+    return problem, problem.axes.T @ h
+
+
+def random_duals(problem, rng, push):
+    """z of any sign, whose negative entries are the multipliers."""
+    return Duals(push * rng.standard_normal((problem.cone_rows, problem.halves * 3)), 0.7)
+
+
+def multipliers(problem, duals):
+    """mu (halves, n, P) >= 0, by its definition."""
+    halves = np.split(duals.s_nu, problem.halves, axis=1)
+    return np.stack([duals.scale * np.maximum(-half, 0.0) for half in halves])
+
+
+def feasible_point(problem, directions, rng):
+    """v_i, w_i = t h_i with t >= 0 are in their cones; free vectors where there are none."""
+    if problem.halves == 1:
+        return rng.standard_normal((1, *problem.shape[1:]))
+    lengths = rng.exponential(size=(2, 1, 3)) * (rng.random((2, 1, 3)) < 0.7)
+    return lengths * directions / np.linalg.norm(directions, axis=0)
+
+
+@pytest.mark.parametrize(("kind", "paired"), KINDS)
+@settings(max_examples=40, deadline=None)
+@given(seed=SEEDS, weight=st.floats(1e-3, 30), size=st.floats(0, 3), push=st.floats(0, 3))
+def test_the_bound_is_below_the_objective_of_every_feasible_point(kind, paired, seed, weight, size, push):
+    problem, directions = make(kind, paired, seed % 7)
+    rng = np.random.default_rng(seed)
+    point, candidate = size * rng.standard_normal((2, problem.halves, *problem.shape[1:]))
+    proven, _ = certify(problem, weight, point, random_duals(problem, rng, push), candidate)
+    feasible = feasible_point(problem, directions, rng)
+    assert problem.cone_violation(feasible) <= 1e-12
+    assert 0.0 <= proven.lower_bound <= problem.objective(feasible, weight) * (1 + 1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=SEEDS, size=st.floats(1e-6, 10), push=st.floats(0, 5), share=st.floats(0, 1))
+def test_the_bound_is_below_the_optimum(seed, size, push, share):
+    rng = np.random.default_rng(seed)
+    point, candidate = share * POINT + size * rng.standard_normal((2, *POINT.shape))
+    proven, _ = certify(PROBLEM, WEIGHT, point, random_duals(PROBLEM, rng, push), candidate)
+    assert proven.lower_bound <= OPTIMUM * (1 + 1e-7)
 
 
 @settings(max_examples=60, deadline=None)
@@ -23,25 +79,90 @@ def test_lower_bound_holds_for_any_residual_and_multipliers(seed, size, push):
     rng = np.random.default_rng(seed)
     mu = push * rng.random((2, 25, 3))
     residual = PROBLEM.labels - size * rng.standard_normal(25)
-    assert lower_bound(PROBLEM, WEIGHT, residual, PROBLEM.apply_g_adjoint(mu)) <= OPTIMUM * (1 + 1e-7)
+    pull = PROBLEM.apply_f_adjoint(residual) + PROBLEM.apply_g_adjoint(mu)
+    assert lower_bound(WEIGHT, PROBLEM.labels, residual, pull) <= OPTIMUM * (1 + 1e-7)
 
 
 def test_best_scale_by_hand():
     # One feature, rows 1 and -2, y = (1, -1), gate h = 1: D = (1, 0). With r = y: F'r = (1, -1), so m = 1;
     # r'y = ||r||^2 = 2. At weight 1/2: t = 1/2, bound = 1/2 * 2 - 1/4 / 2 * 2 = 3/4. At weight 3: t = 1, bound = 1.
-    problem = convex_problem(np.array([[1.0], [-2.0]]), np.array([1.0, -1.0]), np.array([[1.0]]))
-    none = np.zeros((2, 1, 1))
-    assert_allclose(lower_bound(problem, 0.5, problem.labels, none), 0.75)
-    assert_allclose(lower_bound(problem, 3.0, problem.labels, none), 1.0)
-    assert lower_bound(problem, 3.0, -problem.labels, none) == 0.0
+    y, pull = np.array([1.0, -1.0]), np.array([[[1.0]], [[-1.0]]])
+    assert_allclose(lower_bound(0.5, y, y, pull), 0.75)
+    assert_allclose(lower_bound(3.0, y, y, pull), 1.0)
+    assert lower_bound(3.0, y, -y, -pull) == lower_bound(3.0, y, 0 * y, 0 * pull) == 0.0
+
+
+@pytest.mark.parametrize(("kind", "paired"), KINDS)
+@pytest.mark.parametrize("block_rows", [4, 1000])
+def test_one_pass_agrees_with_explicit_matrices(xp, monkeypatch, kind, paired, block_rows):
+    monkeypatch.setattr(problem_module, "BLOCK_BYTES", 8 * 4 * block_rows)
+    problem, _ = make(kind, paired)
+    (f, g), rng = dense_pair(problem), np.random.default_rng(1)
+    point, candidate = rng.standard_normal((2, problem.halves, *problem.shape[1:]))
+    point[0, :, 1] = 0.0  # columns that are dropped are not looked at
+    duals = random_duals(problem, rng, 1.0)
+    parts = {name: getattr(problem, name) for name in ("features", "labels", "patterns", "spectrum", "axes")}
+    on_device = kind(**{name: asarray(part, xp) for name, part in parts.items()}, paired=paired)
+    there = asarray(point, xp), Duals(asarray(duals.s_nu, xp), duals.scale), asarray(candidate, xp)
+    found, fit = certify(on_device, WEIGHT, *there)
+
+    u, mu, y = stack_columns(point), stack_columns(multipliers(problem, duals)), problem.labels
+    residuals = [y - f @ u, y - f @ stack_columns(candidate)]
+    norms = np.linalg.norm(u.reshape(-1, 4), axis=1).sum()
+    bounds = []
+    for r in residuals:
+        m = np.linalg.norm((f.T @ r + g.T @ mu).reshape(-1, 4), axis=1).max()
+        t = np.linspace(0.0, WEIGHT / m, 100_001)
+        bounds.append((t * (r @ y) - 0.5 * t**2 * (r @ r)).max())  # by brute force over the ray
+    outside = np.maximum(-(g @ u), 0.0)
+    assert_allclose(to_numpy(fit), f @ stack_columns(candidate), atol=1e-12)
+    assert found.upper_bound == pytest.approx(0.5 * residuals[0] @ residuals[0] + WEIGHT * norms, rel=1e-12)
+    assert found.lower_bound == pytest.approx(max(bounds), rel=1e-6)
+    assert found.cone_violation == pytest.approx(outside.max(initial=0.0) / max(np.abs(g @ u).max(initial=0.0), 1e-300))
+    assert found.violation_price == pytest.approx(mu @ outside)
+
+
+def test_a_float32_state_is_certified_in_float64():
+    rng = np.random.default_rng(0)
+    duals = Duals(rng.standard_normal((25, 6)).astype(np.float32), 0.3)
+    same = Duals(duals.s_nu.astype(np.float64), 0.3)
+    candidate = POINT + 1e-9 * rng.standard_normal(POINT.shape)
+    assert certify(PROBLEM, WEIGHT, POINT, duals, candidate)[0] == certify(PROBLEM, WEIGHT, POINT, same, candidate)[0]
+    fit = certify(PROBLEM, WEIGHT, POINT, duals, candidate)[1]
+    assert fit.dtype == np.float64
+    assert_allclose(fit, PROBLEM.apply_f(candidate), rtol=0, atol=1e-13)
+
+
+def test_a_candidate_can_only_raise_the_bound():
+    rng = np.random.default_rng(0)
+    raised = 0
+    for _ in range(30):
+        duals = random_duals(PROBLEM, rng, 0.3)
+        point, candidate = POINT + rng.standard_normal((2, *POINT.shape))
+        alone, fit = certify(PROBLEM, WEIGHT, point, duals)
+        both, other = certify(PROBLEM, WEIGHT, point, duals, candidate)
+        assert both.lower_bound >= alone.lower_bound
+        assert (both.upper_bound, both.cone_violation) == (alone.upper_bound, alone.cone_violation)
+        assert both.violation_price == alone.violation_price
+        assert_allclose(fit, PROBLEM.apply_f(point), atol=1e-12)
+        assert_allclose(other, PROBLEM.apply_f(candidate), atol=1e-12)
+        raised += both.lower_bound > alone.lower_bound
+    assert 5 < raised < 25
 
 
 def test_a_point_is_bounded_from_both_sides():
-    proven = certify(PROBLEM, WEIGHT, POINT, np.zeros((2, 25, 3)))
+    proven, _ = certify(PROBLEM, WEIGHT, POINT, NO_DUALS)
     assert proven.upper_bound == pytest.approx(OPTIMUM, rel=1e-7)
     assert proven.cone_violation < 1e-6
     assert 0 < proven.lower_bound <= OPTIMUM * (1 + 1e-7)
     assert proven.gap == pytest.approx((proven.upper_bound - proven.lower_bound) / max(1, proven.upper_bound))
+
+
+def test_the_zero_point_has_no_violation():
+    proven, fit = certify(PROBLEM, WEIGHT, 0 * POINT, NO_DUALS)
+    assert proven.upper_bound == pytest.approx(12.5)  # 25 labels of size 1
+    assert (proven.cone_violation, proven.violation_price) == (0.0, 0.0)
+    assert not fit.any()
 
 
 def test_price_of_the_violation_by_hand():
@@ -49,7 +170,8 @@ def test_price_of_the_violation_by_hand():
     # prices that at 3 + 10 = 13. Objective: D X v = (-1, 0), residual (2, -1), loss 5/2, lasso 4 * 1.
     problem = convex_problem(np.array([[1.0], [-2.0]]), np.array([1.0, -1.0]), np.array([[1.0]]))
     u = np.array([[[-1.0]], [[0.0]]]) * problem.axes[0, 0]
-    proven = certify(problem, 4.0, u, np.array([[[3.0], [5.0]], [[0.0], [0.0]]]))
+    # mu = scale max(-z, 0): z = -(6, 10) on v at scale 1/2; positive entries are s and no multipliers.
+    proven, _ = certify(problem, 4.0, u, Duals(np.array([[-6.0, 9.0], [-10.0, 7.0]]), 0.5))
     assert proven.violation_price == pytest.approx(13.0)
     assert proven.upper_bound == pytest.approx(6.5)
     assert proven.priced_gap == pytest.approx(proven.gap + 13.0 / 6.5)
@@ -57,11 +179,11 @@ def test_price_of_the_violation_by_hand():
 
 def test_priced_objective_is_at_least_the_optimum_with_optimal_multipliers():
     tight = SolveConfig(tolerance=1e-7, max_cone_violation=1e-7, max_sweeps=50_000)
-    found = solve(PROBLEM, WEIGHT, tight)
-    penalty = found.warm_start.penalty_ratio * WEIGHT * cone_scale_squared(PROBLEM)
-    multipliers = -penalty * found.warm_start.state.nu
+    after = solve(PROBLEM, WEIGHT, tight).warm_start
+    duals = Duals(after.state.s_nu, after.penalty_ratio * WEIGHT * cone_scale_squared(PROBLEM))
+    assert rows_of(multipliers(PROBLEM, duals)).max() > 0.01
     rng = np.random.default_rng(0)
     for size in (1e-3, 1e-2, 1e-1):
-        near = certify(PROBLEM, WEIGHT, POINT + size * rng.standard_normal(POINT.shape), multipliers)
+        near, _ = certify(PROBLEM, WEIGHT, POINT + size * rng.standard_normal(POINT.shape), duals)
         assert near.cone_violation > 1e-4
         assert near.upper_bound + near.violation_price >= OPTIMUM * (1 - 1e-5)

@@ -6,7 +6,8 @@ import pytest
 from coala_core.config import SolveConfig
 from coala_core.cvxnn import Status, fit_head, fit_path, halt, solve
 from coala_core.cvxnn.admm import cone_scale_squared
-from coala_core.cvxnn.certificate import certify
+from coala_core.cvxnn.anderson import shrink_columns
+from coala_core.cvxnn.certificate import Duals, certify
 from coala_core.cvxnn.halt import Halt
 from coala_core.cvxnn.linear import DualDirect
 from coala_core.cvxnn.problem import convex_problem
@@ -48,7 +49,7 @@ def clock(monkeypatch):
 
 def assert_certified(found, problem, weight, best):
     """What is claimed about the point holds for it."""
-    again = certify(problem, weight, found.u, np.zeros((2, *problem.patterns.shape)))
+    again, _ = certify(problem, weight, found.u, Duals(np.zeros((len(problem.features), 2 * problem.shape[2])), 1.0))
     assert found.certificate.upper_bound == pytest.approx(again.upper_bound, rel=1e-12)
     assert found.certificate.cone_violation == pytest.approx(again.cone_violation)
     assert found.certificate.lower_bound <= best * (1 + 1e-9)
@@ -73,11 +74,14 @@ def test_a_deadline_ends_the_solve_between_sweeps(clock):
 
 def test_the_best_checked_point_is_returned_not_the_last():
     tau2, last = cone_scale_squared(PROBLEM), 110
-    config = ENDLESS.model_copy(update={"check_every": 1, "max_cone_violation": 0.02})
+    # At a fixed penalty the sweeps are the same however often they are checked.
+    fixed = ENDLESS.model_copy(update={"penalty": 10.0})
+    config = fixed.model_copy(update={"check_every": 1, "max_cone_violation": 0.02})
     ranked = {}
     for sweeps in range(1, last + 1):
-        after = solve(PROBLEM, 1.0, ENDLESS.model_copy(update={"max_sweeps": sweeps})).warm_start
-        v, nu = after.state.v, after.state.nu
+        after = solve(PROBLEM, 1.0, fixed.model_copy(update={"max_sweeps": sweeps})).warm_start
+        v = shrink_columns(after.state.v_lam, 1.0 / after.penalty_ratio)  # at a weight of 1
+        nu = np.minimum(np.stack(np.split(after.state.s_nu, 2, axis=1)), 0)
         price = -after.penalty_ratio * tau2 * (nu * np.maximum(-PROBLEM.apply_g(v), 0)).sum()
         if PROBLEM.cone_violation(v) <= 0.02:
             ranked[PROBLEM.objective(v, 1.0) + price] = (sweeps, v)
@@ -94,15 +98,15 @@ def test_converged_is_said_where_the_last_check_proves_it():
 
 
 class Failing(DualDirect):
-    """A back end that returns NaN from some solve on."""
+    """A back end that returns NaN from some step on."""
 
     def __init__(self, problem, cone_scale, sweeps):
         super().__init__(problem, cone_scale)
         self.left = sweeps
 
-    def solve(self, right):
+    def apply(self, residual):
         self.left -= 1
-        return super().solve(right) if self.left >= 0 else np.full_like(right, np.nan)
+        return super().apply(residual) if self.left >= 0 else np.full_like(residual, np.nan)
 
 
 def test_the_best_point_before_a_non_finite_iterate_is_returned():

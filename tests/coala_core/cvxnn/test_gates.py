@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from coala_core.config import SolveConfig
-from coala_core.cvxnn.gates import check_gates, sample_gates
+from coala_core.cvxnn.gates import ArrayRows, check_gates, sample_gates
 from coala_core.cvxnn.problem import gate_patterns
 from tests.problems import random_problem
 
@@ -63,4 +63,4 @@ def test_balanced_labels_without_correlation_fall_back_to_random_gates():
 )
 def test_bad_gates_are_refused(directions, message):
     with pytest.raises(ValueError, match=message):
-        check_gates(X, directions, "fit_head")
+        check_gates(ArrayRows(X), directions, "fit_head")

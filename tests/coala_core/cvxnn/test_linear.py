@@ -6,12 +6,15 @@ from numpy.testing import assert_allclose
 
 from coala_core.config import SolveConfig
 from coala_core.cvxnn import linear
-from coala_core.cvxnn.admm import solve
+from coala_core.cvxnn.admm import cone_scale_squared, solve
 from coala_core.cvxnn.direct import DualDirect, PrimalDirect
 from coala_core.cvxnn.linear import Switching, choose_back_end
 from coala_core.cvxnn.memory import GIB, needed_bytes
-from coala_core.cvxnn.pcg import Pcg
+from coala_core.cvxnn.outcome import Status
+from coala_core.cvxnn.pcg import ACCURACY, WINDOW, Pcg
 from coala_core.cvxnn.problem import ConvexProblem, convex_problem
+from coala_core.cvxnn.zero import zero_head_weight
+from tests.dense import dense_system, optimum
 from tests.problems import random_problem
 
 
@@ -37,20 +40,24 @@ def test_every_back_end_can_be_had_by_name(name, kind):
     )
 
 
-def test_auto_falls_to_conjugate_gradients_where_a_dense_system_does_not_fit():
+def test_auto_gives_way_to_several_steps_where_no_dense_system_fits():
     problem = convex_problem(*random_problem(400, 20, 20, 0))
     needed = {name: needed_bytes(name, problem) for name in ("primal", "dual", "pcg")}
-    assert needed["pcg"] < min(needed["primal"], needed["dual"])
-    assert type(choose_back_end(problem, 1.0, "auto", needed["pcg"] / GIB)) is Pcg
-    assert type(choose_back_end(problem, 1.0, "auto", needed["dual"] / GIB)) is not Pcg
+    assert needed["pcg"] < needed["dual"] < needed["primal"]
+    lean = choose_back_end(problem, 1.0, "auto", needed["pcg"] / GIB)
+    assert isinstance(lean, Switching)
+    assert (lean.pcg.accuracy, lean.other().accuracy) == (None, ACCURACY)
+    roomy = choose_back_end(problem, 1.0, "auto", needed["dual"] / GIB)
+    assert isinstance(roomy, DualDirect) or isinstance(roomy.other(), DualDirect)
 
 
 @pytest.mark.parametrize(
     ("name", "limit", "message"),
     [
-        # 16 * 60,000^2 + 8 * 60,000 * 500 + 4 * 60,000 * 10 bytes; pcg 4 * 60,000 * 510 + 16 * 600,000 + 104 * 5,000.
+        # 16 * 60,000^2 + 8 * 60,000 * 500 + 4 * 60,000 * 10 bytes; pcg: blocks of 16 MiB / 4,000 bytes
+        # = 4,194 rows, 16 * 4,194 * 510 + 8 * (13 * 5,000 + 10^2) bytes.
         ("dual", 1.0, r"must fit into 1 GiB, got 60000 rows, 500 axes and 10 gates that need 53\.9 GiB; set "
-                      r"`solve.linear` to 'pcg', which needs 0\.123 GiB"),
+                      r"`solve.linear` to 'pcg', which needs 0\.0324 GiB"),
         # 8 * 5,000^2 + 16 * 60,000 * 500 + 24 * 600,000 bytes: one matrix, two copies of X.
         ("primal", 0.2, r"'primal'\)` must fit into 0\.2 GiB, .* need 0\.647 GiB; set `solve.linear` to 'pcg'"),
         ("pcg", 0.01, r"'pcg'\)` must fit into 0\.01 GiB, .*; lower `solve.gates`, or raise `solve.max_memory_gib`"),
@@ -60,13 +67,15 @@ def test_auto_falls_to_conjugate_gradients_where_a_dense_system_does_not_fit():
 def test_what_does_not_fit_is_refused_before_anything_is_allocated(name, limit, message):
     problem = hollow_problem(60_000, 500, 10)
     tracemalloc.start()
-    with pytest.raises(ValueError, match=message):
-        choose_back_end(problem, 1.0, name, limit)
-    assert tracemalloc.get_traced_memory()[1] < 2**20
-    tracemalloc.stop()
+    try:
+        with pytest.raises(ValueError, match=message):
+            choose_back_end(problem, 1.0, name, limit)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
-def switching(problem, worth):
+def switching(problem):
     """A switching back end and the list of direct ones that it built."""
     built = []
 
@@ -74,36 +83,163 @@ def switching(problem, worth):
         built.append(DualDirect(problem, 0.1))
         return built[-1]
 
-    return Switching(Pcg(problem, 0.1), build, worth), built
+    return Switching(Pcg(problem, 0.1), build), built
 
 
-def test_switch_happens_when_steps_cost_more_than_a_factorisation_and_keeps_the_penalty():
+def sweep(back_end, residual, curvature):
+    """One sweep's step, whose ||F~ step||^2 makes its curvature a given share of what M has along it."""
+    step = back_end.apply(residual)
+    own, coupled = back_end.pcg.preconditioner.energies()
+    strength, coupled = 2.0 / back_end.penalty, float(back_end.pcg.preconditioner.scale) * coupled
+    back_end.observe((curvature * (own + strength * coupled) - own) / strength)
+    return step
+
+
+@pytest.mark.parametrize(
+    ("poor", "good", "switches"),
+    # The median of ten: of six or more poor ones poor; of five and five their mean, (0.02 + 0.9) / 2 = 0.46, is not.
+    [(10, 0, True), (6, 4, True), (5, 5, False), (0, 10, False)],
+)
+def test_switch_where_the_median_curvature_of_a_window_is_poor(poor, good, switches):
     problem = convex_problem(*random_problem(80, 6, 5, 1))
-    back_end, built = switching(problem, worth=1.5)
+    back_end, built = switching(problem)
+    back_end.refactor(0.003)  # the coupling is strong: H alone is 1 / 1,000 of M
     rng = np.random.default_rng(0)
-    back_end.refactor(0.3)
-    rights = rng.standard_normal((linear.PATIENCE + 2, 2, 6, 5))
-    for k, right in enumerate(rights, start=1):
-        u = back_end.solve(right)
-        assert len(built) == (k >= linear.PATIENCE)
-    exact = DualDirect(problem, 0.1)
-    exact.refactor(0.3)
-    assert_allclose(u, exact.solve(rights[-1]), rtol=1e-8, atol=1e-10)
+    curvatures = rng.permutation([0.02] * poor + [0.9] * good)
+    for curvature in np.tile(curvatures, linear.PATIENCE):
+        assert not built
+        sweep(back_end, rng.standard_normal((6, 5)), curvature)
+    assert (back_end.current is not back_end.pcg) == switches == bool(built)
 
 
-def test_cheap_steps_do_not_switch():
+@pytest.mark.parametrize("share", [0.99, 1.01])
+def test_what_counts_as_poor(share):
+    back_end, built = switching(convex_problem(*random_problem(80, 6, 5, 1)))
+    back_end.refactor(0.003)
+    for residual in np.random.default_rng(0).standard_normal((2 * linear.PATIENCE * WINDOW, 6, 5)):
+        if not built:
+            sweep(back_end, residual, share * linear.POOR)
+    assert bool(built) == (share < 1)
+
+
+def test_a_switch_keeps_the_penalty_and_the_next_step_is_exact():
     problem = convex_problem(*random_problem(80, 6, 5, 1))
-    back_end, built = switching(problem, worth=50.0)
-    back_end.refactor(0.3)
-    for right in np.random.default_rng(0).standard_normal((20, 2, 6, 5)):
-        back_end.solve(right)
+    back_end, built = switching(problem)
+    back_end.refactor(0.003)
+    residual = np.random.default_rng(0).standard_normal((6, 5))
+    for _ in range(linear.PATIENCE * WINDOW):
+        sweep(back_end, residual, 0.02)
+    for rho in (0.003, 0.1):  # and it follows the next one
+        expected = np.linalg.solve(dense_system(problem, 0.1, rho), residual.T.ravel()).reshape(5, 6).T
+        assert_allclose(back_end.apply(residual), expected, rtol=1e-7, atol=1e-9 * np.abs(expected).max())
+        back_end.observe(np.asarray(0.0))
+        back_end.refactor(0.1)
+    assert len(built) == 1
+
+
+def test_poor_windows_must_follow_one_another():
+    back_end, built = switching(convex_problem(*random_problem(80, 6, 5, 1)))
+    back_end.refactor(0.003)
+    residual = np.random.default_rng(0).standard_normal((6, 5))
+    for curvature in (0.02, 0.9, 0.02, 0.9):
+        for _ in range(WINDOW):
+            sweep(back_end, residual, curvature)
     assert not built
 
 
-def test_the_choice_at_the_sizes_of_the_benchmark():
-    # M: 4,000 rows, 576 axes, 10 gates: steps first. Real features: 2,400 rows, 50 gates: a factorisation at once.
-    assert linear._steps_worth("dual", hollow_problem(4000, 576, 10)) > linear.USUAL_STEPS
-    assert linear._steps_worth("dual", hollow_problem(2400, 577, 50)) < linear.USUAL_STEPS
-    # L: 131,212 rows, 769 axes: 0.5 n (dP)^2 = 3.9e12 operations of set-up, 4e9 in a step, so 6.5 steps for the set-up.
-    assert 2 * linear.USUAL_STEPS < linear._steps_worth("primal", hollow_problem(131_212, 769, 10)) < 8
-    assert linear._steps_worth("dual", hollow_problem(131_212, 769, 10)) > 1000
+def test_a_change_of_the_penalty_begins_a_new_window():
+    back_end, built = switching(convex_problem(*random_problem(80, 6, 5, 1)))
+    residual = np.random.default_rng(0).standard_normal((6, 5))
+    for rho in (0.003, 0.004):
+        back_end.refactor(rho)
+        for _ in range(WINDOW - 1):
+            sweep(back_end, residual, 0.02)
+    assert not built
+
+
+def test_auto_switches_to_a_dense_system_in_a_solve_with_many_gates_on_few_rows(monkeypatch):
+    monkeypatch.setattr(linear, "CHEAP", 0.0)  # where a dense system would be too much at once
+    problem = convex_problem(*random_problem(40, 30, 30, 0))
+    weight = 0.022 * zero_head_weight(problem)  # the last of the usual path
+    back_end = choose_back_end(problem, cone_scale_squared(problem))
+    # Measured: 150 sweeps of the dense system alone; one step of the preconditioner a sweep stalls at a gap of 20 %.
+    config = SolveConfig(penalty=1.0, tolerance=1e-3, max_sweeps=500)
+    found = solve(problem, weight, config, back_end=back_end)
+    assert isinstance(back_end.current, DualDirect)
+    assert found.status is Status.CONVERGED
+    expected, _ = optimum(problem.features, problem.labels, problem.patterns, weight)
+    assert found.certificate.lower_bound <= expected * (1 + 1e-7)
+    assert found.certificate.upper_bound == pytest.approx(expected, rel=2e-3)
+
+
+# Operations relative to the two products of a sweep, 16 n d P (8 n d P if gated):
+# primal: ((n (dP)^2 / 2 + 4 * 0.8 (dP)^3) / 300 + 0.8 (dP)^2) / products, and
+# dual: ((2 n^2 d + 4 * 0.8 n^3) / 300 + products / 2 + 0.8 n^2) / products.
+@pytest.mark.parametrize(
+    ("size", "name", "cost"),
+    [
+        # M, products 3.686e8: ((1.843e10 + 2.048e11) / 300 + 1.843e8 + 1.28e7) / 3.686e8
+        ((4000, 576, 10), "dual", 2.553),
+        # and by unknowns: ((0.5 * 4000 * 5760^2 + 3.2 * 5760^3) / 300 + 0.8 * 5760^2) / 3.686e8
+        ((4000, 576, 10), "primal", 6.20),
+        # book2dial, products 8.900e8: ((4.290e9 + 2.293e10) / 300 + 4.450e8 + 2.97e6) / 8.900e8
+        ((1928, 577, 50), "dual", 0.605),
+        # S, products 5.04e5: ((1.654e6 + 3.704e6) / 300 + 8.82e3) / 5.04e5
+        ((300, 21, 5), "primal", 0.0529),
+        # and by rows: ((3.78e6 + 8.64e7) / 300 + 2.52e5 + 7.2e4) / 5.04e5
+        ((300, 21, 5), "dual", 1.239),
+    ],
+)
+def test_cost_of_a_dense_system_by_hand(size, name, cost):
+    assert linear.relative_cost(name, hollow_problem(*size)) == pytest.approx(cost, rel=2e-3)
+
+
+class Recorded(Pcg):
+    """A preconditioner of nothing."""
+
+    def __init__(self, problem, cone_scale_squared, accuracy=None):
+        self.accuracy = accuracy
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Names of the dense back ends that are built, of which none is."""
+    names = []
+    for name, kind in (("primal", "PrimalDirect"), ("dual", "DualDirect")):
+        monkeypatch.setattr(linear, kind, lambda problem, scale, name=name: names.append(name))
+    monkeypatch.setattr(linear, "Pcg", Recorded)
+    return names
+
+
+@pytest.mark.parametrize(("size", "name"), [((300, 21, 5), "primal"), ((1928, 577, 50), "dual")])
+def test_a_cheap_dense_system_is_taken_at_once(recorded, size, name):
+    choose_back_end(hollow_problem(*size), 1.0, max_memory_gib=8.0)
+    assert recorded == [name]
+
+
+@pytest.mark.parametrize(
+    ("size", "gib", "name"),
+    [
+        ((4000, 576, 10), 8.0, "dual"),  # M: 2.55 against 6.2 of the primal system
+        # 8,000 rows of the dual system would need 16 * 8,000^2 + 8 * 8,000 * 21 bytes = 0.96 GiB; primal fits, at
+        # ((0.5 * 8000 * 1050^2 + 3.2 * 1050^3) / 300 + 0.8 * 1050^2) / (16 * 8000 * 1050) = 2.79e7 / 1.344e8 = 0.21.
+        ((8000, 21, 50), 0.5, None),
+        # L: the primal set-up alone is 0.5 * 131,212 * 7,690^2 / 300 of 16 * 131,212 * 7,690 operations: 0.8; with four
+        # inversions of 7,690 it is 1.1, and the dual system of 131,212 rows is 257 GiB.
+        ((131_212, 769, 10), 8.0, "primal"),
+        # Neither fits: several steps.
+        ((131_212, 769, 10), 0.5, "pcg"),
+        # As many rows as unknowns, 60,000: 3.2 * 60,000^3 / 300 of 16 * 60,000^2 operations, 40; not worth it.
+        ((60_000, 600, 100), 100.0, "pcg"),
+    ],
+)
+def test_what_the_preconditioner_would_give_way_to(recorded, size, gib, name):
+    back_end = choose_back_end(hollow_problem(*size), 1.0, max_memory_gib=gib)
+    if name is None:
+        assert recorded == ["primal"]
+        return
+    assert (type(back_end), recorded, back_end.pcg.accuracy) == (Switching, [], None)
+    other = back_end.other()
+    assert recorded == ([] if name == "pcg" else [name])
+    if name == "pcg":
+        assert other.accuracy == ACCURACY

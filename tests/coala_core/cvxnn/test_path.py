@@ -65,10 +65,11 @@ def test_head_matches_the_point_of_the_program():
 
 def test_rows_and_scale_of_features_do_not_matter():
     gates = np.random.default_rng(0).standard_normal((6, 4))
-    base = fit_head(FEATURES, LABELS, CONFIG, gates=gates, lasso_weight=2.0)
+    tight = CONFIG.model_copy(update={"tolerance": 1e-7, "max_cone_violation": 1e-7})
+    base = fit_head(FEATURES, LABELS, tight, gates=gates, lasso_weight=2.0)
     order = np.random.default_rng(1).permutation(len(LABELS))
-    shuffled = fit_head(FEATURES[order], LABELS[order], CONFIG, gates=gates, lasso_weight=2.0)
-    scaled = fit_head(FEATURES * 8.0 + 16.0, LABELS, CONFIG, gates=gates, lasso_weight=2.0)
+    shuffled = fit_head(FEATURES[order], LABELS[order], tight, gates=gates, lasso_weight=2.0)
+    scaled = fit_head(FEATURES * 8.0 + 16.0, LABELS, tight, gates=gates, lasso_weight=2.0)
     assert_allclose(shuffled.head.score(FEATURES), base.head.score(FEATURES), atol=1e-4)
     assert_allclose(scaled.head.score(FEATURES * 8.0 + 16.0), base.head.score(FEATURES), atol=1e-4)
 
@@ -77,6 +78,17 @@ def test_same_seed_same_bytes(path):
     again = fit_path(FEATURES, LABELS, CONFIG)
     assert [head_bytes(s.head) for s in again.solutions] == [head_bytes(s.head) for s in path.solutions]
     assert [s.history for s in again.solutions] == [s.history for s in path.solutions]
+
+
+def test_every_weight_agrees_with_a_cold_start(path):
+    for warm in path.solutions:
+        cold = fit_head(FEATURES, LABELS, CONFIG, lasso_weight=warm.lasso_weight)
+        assert cold.status is warm.status is Status.CONVERGED
+        # Both objectives are within their gaps of one optimum, and each bound lies below the other's objective.
+        within = sum(abs(s.gap) * max(1.0, s.upper_bound) for s in (warm, cold))
+        assert abs(warm.upper_bound - cold.upper_bound) <= within
+        assert warm.lower_bound <= cold.upper_bound + 1e-4 * max(1.0, cold.upper_bound)
+        assert cold.lower_bound <= warm.upper_bound + 1e-4 * max(1.0, warm.upper_bound)
 
 
 def test_warm_starts_cost_fewer_sweeps_than_cold_ones(path):
@@ -135,6 +147,7 @@ def test_history_holds_no_time(path):
         "gap",
         "cone_violation",
         "refactorisations",
+        "bits",
     }
 
 
