@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all lint format bench-pipeline bench-embed lock clean
+.PHONY: help install demo test test-slow test-gpu test-all lint format bench-pipeline bench-embed bench-solver lock clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ bench-pipeline: install ## Measure the pipeline on book2dial (../shared/data), t
 
 bench-embed: install ## Measure embedding: tokens, speed, growth, memory (../shared/data); writes data/bench/embed.json.
 	$(BIN)/python -m tests.bench.embed
+
+bench-solver: install ## Measure the convex solver beside pyscnn, Clarabel and SCS; BENCH="--only S,M --no-peers" narrows it; writes data/bench/solver.json.
+	$(BIN)/python -m tests.bench.solver $(BENCH)
 
 lock: ## Write constraints.txt anew from the ranges in pyproject.toml (needs a registry).
 	.ci/lock $(PYTHON)
