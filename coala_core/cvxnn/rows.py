@@ -9,6 +9,8 @@ Blocks come from memory or from a file; everything that is kept per row has 2 P 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -79,14 +81,15 @@ class RowPass:
             self._take_back(block, s_nu, fit, penalty, pull)
         return halves_of(pull, self.problem.halves)
 
-    def cone_adjoint(self, s: Array) -> Array:
-        """G's, (halves, d, P) float64, of s (n, halves P) in the order of rows."""
+    def cone_adjoint(self, s: Array | Callable[[slice], Array]) -> Array:
+        """G's, (halves, d, P) float64, of s (n, halves P), or of a function that gives some rows of it."""
         pull = self._zeros((self.problem.shape[1], self._width))
-        if len(s):
+        part = s if callable(s) else s.__getitem__
+        if self.problem.cone_rows:
             for block in self.problem.blocks(self.dtype):
                 for rows, _ in block.slabs:
                     x, signs = self.problem.slab(rows, self.dtype)
-                    pull += x.T @ (signs * s[rows])
+                    pull += x.T @ (signs * part(rows))
         return halves_of(pull, self.problem.halves)
 
     def _fit(self, block: Block, columns: Array, s_nu: Array) -> Array:

@@ -95,16 +95,28 @@ class Sweeps:
 
     def residuals(self) -> tuple[float, float]:
         """Relative primal and dual residual of the last sweep."""
-        before, tau = self.accelerator.before, math.sqrt(self.tau2)
-        xp = namespace_of(before.u)
+        xp, z, before = namespace_of(self.state.u), self.state.s_nu, self.accelerator.before
         v, v_before = self.v, shrink_columns(before.v_lam, self.threshold)
-        s, s_before = (xp.maximum(state.s_nu, 0.0) for state in (self.state, before))
+
+        def moved(rows: slice) -> Array:
+            step: Array = xp.maximum(z[rows], 0.0) - xp.maximum(before.s_nu[rows], 0.0)
+            return step
+
+        def nu(rows: slice) -> Array:
+            part: Array = xp.minimum(z[rows], 0.0)
+            return part
+
         primal = self.accelerator.step_length / self.config.relaxation
-        sides = math.hypot(_norm(v), tau * _norm(s))
-        dual = _norm(v - v_before + self.tau2 * self.rows.cone_adjoint(s - s_before))
-        nu = xp.minimum(self.state.s_nu, 0.0)
+        sides = math.hypot(_norm(v), math.sqrt(self.tau2) * self._norm_of_s())
+        dual = _norm(v - v_before + self.tau2 * self.rows.cone_adjoint(moved))
         force = _norm(self.state.v_lam - v + self.tau2 * self.rows.cone_adjoint(nu))
         return primal / max(sides, 1e-300), dual / max(force, 1e-300)
+
+    def _norm_of_s(self) -> float:
+        """Euclidean norm of s."""
+        xp, z = namespace_of(self.state.u), self.state.s_nu
+        slabs = [rows for block in self.problem.blocks() for rows, _ in block.slabs]
+        return math.hypot(0.0, *(_norm(xp.maximum(z[rows], 0.0)) for rows in slabs))
 
     def follow(self, penalty: float) -> None:
         """Change the penalty; scaled duals keep the unscaled ones, and b's system is factorised anew."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.bench.solver import children
 from tests.bench.solver.bars import OURS, judge
-from tests.bench.solver.extras import measure_cost, measure_growth, measure_path
+from tests.bench.solver.extras import measure_costs, measure_growth, measure_path, measure_penalty
 from tests.bench.solver.problems import (
     GROWTH,
     PROBLEMS,
@@ -34,7 +34,7 @@ from tests.bench.solver.results import Results, Row, best_within, peer_row
 RESULT = ROOT / "data" / "bench" / "solver.json"
 QUICK_RESULT = SCRATCH / "quick.json"
 MAX_SWEEPS = 100_000
-EXTRAS = ("growth", "path")
+EXTRAS = ("cost", "growth", "path", "penalty")
 ENOUGH = {"S": 20.0}
 """A third budget, in seconds, where peers are meant to finish."""
 MEMORY_SHARE = 0.75
@@ -62,13 +62,25 @@ class Benchmark:
         for name in names:
             if name in self.problems:
                 self.measure(self.problems[name])
-            elif name == "growth" and not self.lacks(self.growth[0], "growth"):
-                measure_growth(self.results, [problem for problem in self.growth if self.ready(problem)])
-            elif name == "path" and "M" in self.problems and self.ready(self.problems["M"]):
-                measure_path(self.results, self.problems["M"])
+            elif name in EXTRAS:
+                self.measure_extra(name)
         # The bars are about full sizes.
         self.results.put("bars", [] if self.options.quick else judge(self.results.content))
         show(self.results.content)
+
+    def measure_extra(self, name: str) -> None:
+        """Measure what is about this project's solver alone."""
+        if name == "growth" and not self.lacks(self.growth[0], "growth"):
+            measure_growth(self.results, [problem for problem in self.growth if self.ready(problem)])
+        elif name == "path" and self.ready(self.problems["M"]):
+            measure_path(self.results, self.problems["M"])
+        elif name == "penalty":
+            known = [self.problems[key] for key in ("S", "M")]
+            measure_penalty(self.results, [problem for problem in known if self.ready(problem)])
+        elif name == "cost":
+            for problem in self.problems.values():
+                if problem.source == "problem_m" and self.ready(problem):
+                    measure_costs(self.results, problem)
 
     def lacks(self, problem: Problem, name: str) -> bool:
         """Skip visibly what this place cannot measure."""
@@ -102,8 +114,6 @@ class Benchmark:
                 own = self.measure_ours(problem, weight, gated=gated)
                 if own and self.options.peers:
                     self.measure_peers(problem, weight, own, gated=gated)
-        if problem.source == "problem_m":
-            measure_cost(self.results, problem)
 
     def measure_ours(self, problem: Problem, weight: float, *, gated: bool) -> Row | None:
         """Solve to every tolerance; return the row of the target tolerance, with the best lower bound."""

@@ -14,6 +14,7 @@ AHEAD = 1.1
 SAME_OPTIMUM = 1e-5
 PEAK_ON_L_MIB = 3 * 1024
 OVER_PRODUCTS = 1.5
+ADAPTIVE_OVER_FIXED = 2.0
 LINEAR = 0.15
 """Largest relative deviation from a straight line."""
 
@@ -25,8 +26,21 @@ def judge(content: dict[str, Any]) -> list[dict[str, Any]]:
     for cost in content["sweep_cost"]:
         if cost["problem"] in ("M", "L"):
             for name, figures in cost["costs"].items():
-                bar = f"{cost['problem']}: sweep over its two products, {name}"
+                weight = f"{cost['lasso_weight']:.4g}"
+                bar = f"{cost['problem']}, weight {weight}: sweep over its two products, {name}"
                 found.append(_bar(bar, figures["over_products"], OVER_PRODUCTS))
+    for row in content.get("penalty", []):
+        bar = (
+            f"{row['problem']}, weight {row['lasso_weight']:g}: sweeps with the penalty that adapts over the best fixed"
+        )
+        found.append(_bar(bar, row["over_best_fixed"], ADAPTIVE_OVER_FIXED))
+    if "path" in content:
+        path = content["path"]
+        found.append(
+            _bar(
+                "M: seconds of ten weights in a path over three cold ones", path["seconds"] / path["cold_seconds"], 1.0
+            )
+        )
     for name, fit in content.get("growth", {"fits": {}})["fits"].items():
         found.append(_bar(f"cost of a sweep, {name}: deviation from a line in n", fit["largest_deviation"], LINEAR))
     return found

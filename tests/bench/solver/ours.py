@@ -163,6 +163,26 @@ def path(task: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def penalty(task: dict[str, Any]) -> dict[str, Any]:
+    """Count sweeps to a tolerance with the penalty that adapts and with fixed ones; None where it is not reached."""
+    features, labels, gates = load(task)
+
+    def count(ratio: float | None) -> int | None:
+        tolerance = task["tolerance"]
+        config = configure(
+            task,
+            gates.shape[1],
+            tolerance=tolerance,
+            max_cone_violation=tolerance,
+            max_sweeps=task["max_sweeps"],
+            penalty=ratio,
+        )
+        found = fit_head(features, labels, config, gates=gates, lasso_weight=task["weight"])
+        return found.sweeps if found.status is Status.CONVERGED else None
+
+    return {"adaptive": count(None), "fixed": {f"{ratio:g}": count(ratio) for ratio in task["ratios"]}}
+
+
 if __name__ == "__main__":
     _task = read_task()
-    answer({"solve": solve, "sweeps": sweeps, "path": path}[_task["mode"]](_task))
+    answer({"solve": solve, "sweeps": sweeps, "path": path, "penalty": penalty}[_task["mode"]](_task))

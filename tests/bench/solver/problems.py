@@ -55,8 +55,6 @@ class Problem:
     device: bool = False
     """Whether it is for a GPU alone."""
     max_seconds: float = 120.0
-    checked_sweeps: int = 50
-    """Sweeps between two time stamps where a sweep's cost is measured."""
 
 
 _STREAMED_UNFIT = {
@@ -90,7 +88,6 @@ PROBLEMS = {
             unfit=_STREAMED_UNFIT,
             streamed=True,
             max_seconds=900.0,
-            checked_sweeps=4,
         ),
         Problem(
             "XL",
@@ -102,21 +99,15 @@ PROBLEMS = {
             unfit=dict.fromkeys(ALL_PEERS, "the device machine has no registry to install it from"),
             device=True,
             max_seconds=900.0,
-            checked_sweeps=10,
         ),
     )
 }
-GROWTH = tuple(
-    Problem(f"growth-{n}", "problem_m", n, 576, 10, (30.0 * n / GROWTH_ROWS[0],), checked_sweeps=25)
-    for n in GROWTH_ROWS
-)
+GROWTH = tuple(Problem(f"growth-{n}", "problem_m", n, 576, 10, (30.0 * n / GROWTH_ROWS[0],)) for n in GROWTH_ROWS)
 QUICK = {
     "S": PROBLEMS["S"],
     "M": Problem("M", "problem_m", 500, 64, 10, (1.0, 10.0), peers=ALL_PEERS, gated=True, max_seconds=20.0),
 }
-QUICK_GROWTH = tuple(
-    Problem(f"growth-{n}", "problem_m", n, 64, 10, (10.0 * n / 500,), checked_sweeps=25) for n in (500, 1_000, 2_000)
-)
+QUICK_GROWTH = tuple(Problem(f"growth-{n}", "problem_m", n, 64, 10, (10.0 * n / 500,)) for n in (500, 1_000, 2_000))
 
 
 def absent(problem: Problem) -> str | None:

@@ -28,6 +28,10 @@ def show(content: dict[str, Any]) -> None:
         path = content["path"]
         cold = ", ".join(f"{row['weight']:.4g} in {row['seconds']:.1f} s" for row in path["cold"])
         console.print(f"path of {path['weights']} weights {path['seconds']:.1f} s; cold: {cold}")
+    if content.get("penalty"):
+        console.print(
+            "sweeps to 1e-3 with the penalty that adapts, and with fixed ones", _penalty_table(content["penalty"])
+        )
     if content["bars"]:
         console.print("bars", _bars_table(content["bars"]))
     for problem, why in content["skipped"].items():
@@ -66,14 +70,26 @@ def _place(row: Row) -> tuple[int, float, bool]:
 
 def _cost_table(rows: list[Row]) -> Table:
     """Sweeps against products and roofline."""
-    names = ("problem", "n", "d", "P", "precision", "sweep ms", "products ms", "ratio", "roofline ms", "ratio")
+    names = (
+        "problem",
+        "weight",
+        "n",
+        "d",
+        "P",
+        "precision",
+        "sweep ms",
+        "products ms",
+        "ratio",
+        "roofline ms",
+        "ratio",
+    )
     table = _table((*names, "copy GB/s", "matmul GFLOP/s"))
     for row in rows:
         for precision, cost in row["costs"].items():
             limits = row["limits"][precision]
             table.add_row(
                 row["problem"],
-                *(number(row[name]) for name in ("n", "d", "gates")),
+                *(number(row[name]) for name in ("lasso_weight", "n", "d", "gates")),
                 precision,
                 number(1e3 * cost["sweep_s"]),
                 number(1e3 * limits["products_s"]),
@@ -96,6 +112,16 @@ def _growth_table(growth: dict[str, Any]) -> Table:
     table.add_row("fit", *lines, "")
     table.add_row("off by", *(f"{fit['largest_deviation']:.1%}" for fit in growth["fits"].values()), "")
     table.add_row("power", *(f"{fit['exponent']:.2f}" for fit in growth["fits"].values()), "")
+    return table
+
+
+def _penalty_table(rows: list[dict[str, Any]]) -> Table:
+    """Sweeps by penalty."""
+    ratios = list(rows[0]["fixed"])
+    table = _table(("problem", "weight", "adapts", *(f"fixed at {ratio}" for ratio in ratios)))
+    for row in rows:
+        counts = (number(row["fixed"][ratio]) for ratio in ratios)
+        table.add_row(row["problem"], number(row["lasso_weight"]), number(row["adaptive"]), *counts)
     return table
 
 
