@@ -50,7 +50,7 @@ class Record:
     sweep: int
     """Sweeps done."""
     primal_residual: float
-    """||(u - v, tau (G u - s))|| relative to its two sides."""
+    """||(u - v, tau (G u - s))||, v and s of the sweep before, relative to ||(v, tau s)||."""
     dual_residual: float
     """||(v, s) change seen through the adjoint|| relative to ||lam + tau^2 G'nu||."""
     penalty: float

@@ -43,22 +43,20 @@ def configure(task: dict[str, Any], gates: int, **settings: Any) -> SolveConfig:
     return SolveConfig(gates=gates, probe_gates=0, backend=task["backend"], **settings)
 
 
+def to_tolerance(task: dict[str, Any], gates: Any, **settings: Any) -> SolveConfig:
+    """Build the configuration of a solve to the task's tolerance, which the cone violation must meet too."""
+    tolerance = task["tolerance"]
+    bounds = {"tolerance": tolerance, "max_cone_violation": tolerance, "max_sweeps": task["max_sweeps"]}
+    return configure(task, gates.shape[1], **bounds, **settings)
+
+
 def solve(task: dict[str, Any]) -> dict[str, Any]:
-    """Solve at one weight to one tolerance, which the cone violation must meet too.
+    """Solve at one weight to one tolerance.
 
     `objective` is that of the two-layer network, as for the peers; on the cones it is the convex one.
     """
     features, labels, gates = load(task)
-    tolerance = task["tolerance"]
-    config = configure(
-        task,
-        gates.shape[1],
-        tolerance=tolerance,
-        max_cone_violation=tolerance,
-        max_sweeps=task["max_sweeps"],
-        max_seconds=task["max_seconds"],
-        activation=task["activation"],
-    )
+    config = to_tolerance(task, gates, max_seconds=task["max_seconds"], activation=task["activation"])
     loaded_mib = peak_mib()
     started = time.perf_counter()
     solution = fit_head(features, labels, config, gates=gates, lasso_weight=task["weight"])
@@ -168,15 +166,7 @@ def penalty(task: dict[str, Any]) -> dict[str, Any]:
     features, labels, gates = load(task)
 
     def count(ratio: float | None) -> int | None:
-        tolerance = task["tolerance"]
-        config = configure(
-            task,
-            gates.shape[1],
-            tolerance=tolerance,
-            max_cone_violation=tolerance,
-            max_sweeps=task["max_sweeps"],
-            penalty=ratio,
-        )
+        config = to_tolerance(task, gates, penalty=ratio)
         found = fit_head(features, labels, config, gates=gates, lasso_weight=task["weight"])
         return found.sweeps if found.status is Status.CONVERGED else None
 
