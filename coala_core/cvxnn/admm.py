@@ -168,13 +168,16 @@ def solve(
         sweeps.sweep()
         end = halt.status()
         is_check = sweeps.done % config.check_every == 0 or sweeps.done == config.max_sweeps or end is not None
+        if not is_check and sweeps.done != FIRST_BALANCE:
+            continue
+        primal, dual = sweeps.residuals()
         if is_check:
-            status = run.check(*sweeps.residuals()) or end
+            status = run.check(primal, dual) or end
             if progress:
                 progress(sweeps.done, config.max_sweeps, "sweeps")
-        if status is None and sweeps.done >= next_balance and (is_check or sweeps.done == FIRST_BALANCE):
+        if status is None and sweeps.done >= next_balance:
             next_balance = int(1.3 * sweeps.done) + 15
-            run.balance(*sweeps.residuals(), checked=is_check)
+            run.balance(primal, dual, checked=is_check)
     return run.outcome(status)
 
 

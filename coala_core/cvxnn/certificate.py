@@ -128,7 +128,6 @@ class _Look:
         columns = columns_of(point)  # (d, c)
         self._alive = xp.flatnonzero((columns * columns).sum(axis=0))
         self._columns = xp.concatenate([columns[:, self._alive], columns_of(candidate)], axis=1)
-        self._shares = xp.repeat(xp.asarray([0.5, -0.5][: problem.halves]), gates)  # (c,)
         self.misfit = xp.stack([problem.labels, problem.labels])  # (2, m), of point and candidate
         self.outside, self.largest, self.price = xp.zeros(()), xp.zeros(()), xp.zeros(())
         self._cones = xp.zeros(columns.shape)  # G'mu, (d, c)
@@ -156,7 +155,7 @@ class _Look:
 
     def _fit(self, product: Array, signs: Array, columns: Array | slice) -> Array:
         """D_i X u_i summed over the gates, v minus w, (k,)."""
-        shares = self._shares[columns]
+        shares = self.problem.column_shares[columns]
         fit: Array = product @ shares + (signs * product) @ shares
         return fit
 

@@ -38,13 +38,13 @@ class DualDirect:
         self.problem, self.metric = problem, cone_metric(problem, cone_scale_squared)
         self.kernel = _dual_kernel(problem, self.metric)  # (m, m)
         singular = len(self.kernel) > problem.shape[1] * problem.shape[2]
-        self._largest = largest_eigenvalue(self.kernel) * (SINGLE_UP_TO / SINGULAR_UP_TO if singular else 1.0)
+        self._single_up_to = (SINGULAR_UP_TO if singular else SINGLE_UP_TO) / largest_eigenvalue(self.kernel)
         self.penalty, self.inverse = math.nan, self.kernel[:0]
 
     def refactor(self, penalty: float) -> None:
         """Invert S."""
         self.penalty, self.inverse = penalty, self.kernel[:0]  # makes room first
-        self.inverse = _inverse(self.kernel, 2.0 / penalty, 1.0, self._largest)
+        self.inverse = _inverse(self.kernel, 2.0 / penalty, 1.0, self._single_up_to)
 
     def apply(self, residual: Array) -> Array:
         """Return A^-1 residual, (d, P), to the precision of the inverse."""
@@ -76,7 +76,7 @@ class PrimalDirect:
         self.gram = xp.empty((gates * d, gates * d))  # F~'F~, gate by gate
         for i in range(gates):
             self._fill_row(problem, i)
-        self._largest = largest_eigenvalue(self.gram) / float(self.metric.min())
+        self._single_up_to = SINGLE_UP_TO * float(self.metric.min()) / largest_eigenvalue(self.gram)
         self.inverse = self.gram[:0]
 
     def _fill_row(self, problem: ConvexProblem, i: int) -> None:
@@ -93,7 +93,7 @@ class PrimalDirect:
         self.inverse = self.gram[:0]  # makes room first
         gates = len(self.gram) // len(self.metric)
         shift = namespace_of(self.gram).tile(self.metric[:, 0], gates)
-        self.inverse = _inverse(self.gram, 2.0 / penalty, shift, self._largest)
+        self.inverse = _inverse(self.gram, 2.0 / penalty, shift, self._single_up_to)
 
     def apply(self, residual: Array) -> Array:
         """Return A^-1 residual, (d, P), to the precision of the inverse."""
@@ -106,21 +106,21 @@ class PrimalDirect:
 
 
 def largest_eigenvalue(matrix: Array) -> float:
-    """Estimate the largest eigenvalue of a positive semidefinite matrix (k, k) from below, by power iteration."""
+    """Estimate the largest eigenvalue of a positive semidefinite matrix (k, k) from below, by power iteration.
+
+    It is above 0: of a matrix of zeros 1e-300 is returned.
+    """
     xp = namespace_of(matrix)
     vector, length = xp.asarray(np.random.default_rng(0).standard_normal(len(matrix))), 1.0
     for _ in range(POWER_STEPS):
         vector = matrix @ (vector / max(length, 1e-300))
         length = float(xp.linalg.norm(vector))
-    return length
+    return max(length, 1e-300)
 
 
-def _inverse(matrix: Array, factor: float, shift: Array | float, largest: float) -> Array:
-    """Invert shift I + factor * matrix, in float32 where that serves and succeeds, else in float64.
-
-    `largest` is the largest eigenvalue of the matrix, relative to the smallest shift.
-    """
-    if len(matrix) >= SINGLE_FROM and factor * largest <= SINGLE_UP_TO:
+def _inverse(matrix: Array, factor: float, shift: Array | float, single_up_to: float) -> Array:
+    """Invert shift I + factor * matrix, in float32 up to a factor and if that succeeds, else in float64."""
+    if len(matrix) >= SINGLE_FROM and factor <= single_up_to:
         try:
             return inverse(_shifted(matrix, factor, shift, np.float32))
         except np.linalg.LinAlgError:

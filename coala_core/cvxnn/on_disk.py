@@ -11,7 +11,7 @@ import numpy as np
 
 from coala_core.backend import Array
 from coala_core.cvxnn.features import Standardiser, fit_moments, row_blocks
-from coala_core.cvxnn.problem import ConvexProblem
+from coala_core.cvxnn.problem import ConvexProblem, gate_patterns
 from coala_core.scratch import Scratch
 
 
@@ -96,7 +96,7 @@ def problem_on_disk(
     for part in row_blocks(rows.features):
         x = rows.standardiser.apply(rows.features[part])
         features[part] = x @ axes
-        patterns[part] = x @ directions >= 0
+        patterns[part] = gate_patterns(x, directions)
     return kind(
         features=features,
         labels=labels.astype(np.float64),

@@ -94,6 +94,13 @@ class ConvexProblem:
         signs -= 1.0
         return signs
 
+    @cached_property
+    def column_shares(self) -> Array:
+        """What a column of u counts for in F, (halves P,): with D = (I + E) / 2, F u = (X u + E X u) column_shares."""
+        xp = namespace_of(self.spectrum)
+        shares: Array = xp.repeat(xp.asarray([0.5, -0.5][: self.halves]), self.shape[2])
+        return shares
+
     def slab(self, rows: slice, dtype: DTypeLike) -> tuple[Array, Array]:
         """X (k, d) and the signs of the columns of u (k, halves P) at k rows, in float32 or float64."""
         single = dtype == np.float32 and self.features.dtype != np.float32

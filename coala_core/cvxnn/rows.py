@@ -35,9 +35,8 @@ class RowPass:
     def __init__(self, problem: ConvexProblem, cone_scale_squared: float, relaxation: float, dtype: DTypeLike) -> None:
         xp = namespace_of(problem.features)
         self.problem, self.tau2, self.relaxation, self.dtype = problem, cone_scale_squared, relaxation, np.dtype(dtype)
-        gates = problem.shape[2]
-        self._xp, self._width = xp, problem.halves * gates
-        self._shares = xp.repeat(xp.asarray([0.5, -0.5][: problem.halves], dtype=dtype), gates)  # (c,)
+        self._xp, self._width = xp, problem.halves * problem.shape[2]
+        self._shares = problem.column_shares.astype(self.dtype)
         self._labels = problem.labels.astype(self.dtype)
         rows = min(problem.block_rows(dtype), len(problem.labels))
         self._buffers = [xp.empty((rows, self._width), dtype=dtype) for _ in range(3)]
