@@ -10,6 +10,7 @@ import yaml
 from cyclopts import Parameter
 
 from coala_core.config import PipelineConfig, load_config, parse_config
+from coala_core.config.pipeline import RunConfig
 
 ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"], help="YAML with any of the sections.")]
 Settings = Annotated[
@@ -20,6 +21,11 @@ StoreFolder = Annotated[str | None, Parameter(name="--store", help="Folder of al
 
 
 def configure(config: Path | None, settings: Sequence[str], **named: object) -> PipelineConfig:
+    """Return a pipeline's configuration; see `configure_as`."""
+    return configure_as(PipelineConfig, config, settings, **named)
+
+
+def configure_as(kind: type[RunConfig], config: Path | None, settings: Sequence[str], **named: object) -> RunConfig:
     """Merge YAML, named options and `--set`, later ones first in rank, into one checked configuration.
 
     Raises
@@ -27,7 +33,7 @@ def configure(config: Path | None, settings: Sequence[str], **named: object) -> 
     ValueError
         If a key is unknown, a value out of range, or a `--set` not of the form SECTION.NAME=VALUE.
     """
-    content = load_config(config).model_dump(exclude_unset=True) if config else {}
+    content = load_config(config, kind).model_dump(exclude_unset=True) if config else {}
     for name, value in named.items():
         if value is not None:
             _place(content, name.replace("__", "."), value)
@@ -36,7 +42,7 @@ def configure(config: Path | None, settings: Sequence[str], **named: object) -> 
         if not equals or not name:
             raise ValueError(f"`--set` must be SECTION.NAME=VALUE, got {setting!r}; for example --set solve.gates=20")
         _place(content, name, _parsed(setting, value))
-    return parse_config(content, source="the command line" if config is None else str(config))
+    return parse_config(content, kind, source="the command line" if config is None else str(config))
 
 
 def _parsed(setting: str, value: str) -> object:

@@ -51,7 +51,7 @@ def quick_config(store: Path, conversations: Path, model: Path, **sections: dict
     content["embed"]["model"] = str(model)
     for name, values in sections.items():
         content[name] = content.get(name, {}) | values
-    return parse_config(content, source="quick_config")
+    return parse_config(content, PipelineConfig, source="quick_config")
 
 
 def digests(artifact_folder: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from coala_core import config as configuration
-from coala_core.config import PipelineConfig, StageConfig
+from coala_core.config import GenerationConfig, PipelineConfig, StageConfig
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("coala_core", "tasks", "flows")
@@ -162,9 +162,10 @@ def fields() -> Iterator[tuple[str, FieldInfo]]:
             yield f"{model.__name__}.{name}", field
 
 
-def test_the_pipeline_s_sections_are_all_configurations() -> None:
-    sections = {type(value) for value in vars(PipelineConfig()).values() if isinstance(value, StageConfig)}
-    assert sections | {PipelineConfig} == set(CONFIGS)
+def test_the_sections_of_runs_are_all_configurations() -> None:
+    values = [*vars(PipelineConfig()).values(), *vars(GenerationConfig()).values()]
+    sections = {type(value) for value in values if isinstance(value, StageConfig)}
+    assert sections | {PipelineConfig, GenerationConfig} == set(CONFIGS)
 
 
 def test_every_setting_is_described() -> None:

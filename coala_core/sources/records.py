@@ -68,6 +68,7 @@ class Row:
 
     number: int
     content: Mapping[str, object]
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Conversation:
         1-based row number in the file.
     layout : str
         Name of the layout the row was read in.
+    source : str
+        Name of the file.
     """
 
     conversation_id: str
@@ -96,6 +99,7 @@ class Conversation:
     fields: Mapping[str, object]
     row: int
     layout: str
+    source: str = ""
 
     @property
     def key(self) -> str:
@@ -115,7 +119,7 @@ class Preference:
         Checked like the turns of a `Conversation`.
     chosen, rejected : str
         The two responses, verbatim; they differ by more than surrounding whitespace.
-    conversation_id, group, fields, row, layout
+    conversation_id, group, fields, row, layout, source
         As in `Conversation`.
     """
 
@@ -128,6 +132,7 @@ class Preference:
     fields: Mapping[str, object]
     row: int
     layout: str
+    source: str = ""
 
     @property
     def key(self) -> str:

@@ -19,7 +19,7 @@ def written(path: Path, text: str) -> Path:
 def test_every_offence_is_listed_with_its_name_and_value(tmp_path: Path) -> None:
     text = "solve: {gates: 0, tolerence: 0.1}\nembed: {poolings: [max]}\nstoer: x\nfinetune: {epochs: many}\n"
     with pytest.raises(ValueError) as refusal:
-        load_config(written(tmp_path / "run.yaml", text))
+        load_config(written(tmp_path / "run.yaml", text), PipelineConfig)
     message = str(refusal.value)
     assert message.startswith(f"`{tmp_path / 'run.yaml'}` is not a valid configuration: ")
     offences = ("solve.gates", "(got 0)", "solve.tolerence", "embed.poolings.0", "(got 'max')", "stoer", "finetune")
@@ -59,21 +59,21 @@ def test_every_offence_is_listed_with_its_name_and_value(tmp_path: Path) -> None
 )
 def test_bad_content_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        load_config(written(tmp_path / "run.yaml", text))
+        load_config(written(tmp_path / "run.yaml", text), PipelineConfig)
 
 
 def test_files_that_are_none_or_not_text_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="needs a YAML file, got no file at .*gone.yaml"):
-        load_config(tmp_path / "gone.yaml")
+        load_config(tmp_path / "gone.yaml", PipelineConfig)
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="must be YAML in UTF-8"):
-        load_config(tmp_path / "binary.yaml")
+        load_config(tmp_path / "binary.yaml", PipelineConfig)
 
 
 def test_what_a_file_leaves_out_takes_its_default(tmp_path: Path) -> None:
-    config = load_config(written(tmp_path / "run.yaml", "solve: {gates: 20}\n"))
+    config = load_config(written(tmp_path / "run.yaml", "solve: {gates: 20}\n"), PipelineConfig)
     assert config == PipelineConfig(solve=SolveConfig(gates=20))
-    assert load_config(written(tmp_path / "empty.yaml", "")) == PipelineConfig()
+    assert load_config(written(tmp_path / "empty.yaml", ""), PipelineConfig) == PipelineConfig()
 
 
 def test_a_file_can_hold_the_whole_configuration(tmp_path: Path) -> None:
@@ -82,11 +82,13 @@ def test_a_file_can_hold_the_whole_configuration(tmp_path: Path) -> None:
     embed = EmbedConfig(layers=(7, 2), poolings=("last", "mean"), cache="s3://bucket/features", cpus_per_worker=0.5)
     config = PipelineConfig(split=SplitConfig(seed=3), embed=embed, solve=SolveConfig(layer=2, pooling="mean+last"))
     text = yaml.safe_dump(config.model_dump(mode="json"))
-    assert load_config(written(tmp_path / "run.yaml", text)) == config
+    assert load_config(written(tmp_path / "run.yaml", text), PipelineConfig) == config
 
 
 def test_the_order_of_what_is_stored_stays() -> None:
-    config = parse_config({"embed": {"layers": [9, 4, 6], "poolings": ["last", "mean"]}}, source="here").embed
+    config = parse_config(
+        {"embed": {"layers": [9, 4, 6], "poolings": ["last", "mean"]}}, PipelineConfig, source="here"
+    ).embed
     assert (config.layers, config.poolings) == ((9, 4, 6), ("last", "mean"))
 
 
@@ -97,11 +99,11 @@ def test_a_checked_configuration_does_not_change() -> None:
 
 def test_the_source_is_named() -> None:
     with pytest.raises(ValueError, match="`the command line` is not a valid configuration: split.train"):
-        parse_config({"split": {"train": 0}}, source="the command line")
+        parse_config({"split": {"train": 0}}, PipelineConfig, source="the command line")
 
 
 def test_an_address_with_credentials_is_refused_and_not_repeated() -> None:
     with pytest.raises(ValueError, match="must not hold credentials") as refused:
-        parse_config({"embed": {"cache": "s3://key:secret@bucket/features"}}, source="test")
+        parse_config({"embed": {"cache": "s3://key:secret@bucket/features"}}, PipelineConfig, source="test")
     assert "secret" not in str(refused.value)
     assert EmbedConfig(cache="s3://bucket/features").cache == "s3://bucket/features"

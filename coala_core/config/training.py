@@ -1,69 +1,15 @@
-"""One frozen, ranged and described configuration per stage.
-
-The same models serve the command line, YAML files, the Prefect form and the MLflow
-parameters, so a default or a range exists in one place only.
-"""
+"""Configurations of the stages from features to verdict: embed, solve, finetune, evaluate."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-BUILTIN_CONVERSATIONS = "builtin"
-BUILTIN_MODEL = "builtin"
+from coala_core.config.base import BUILTIN_MODEL, CREDENTIALS, Seed, StageConfig
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s'\"]+@")
-
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 StoredPooling = Literal["mean", "last"]
 Pooling = Literal["mean", "last", "mean+last"]
-
-
-class StageConfig(BaseModel):
-    """Base of all configurations: frozen, and closed to names it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-
-class TripletsConfig(StageConfig):
-    """Stage ``triplets``: read conversations, build (prompt, chosen, rejected)."""
-
-    conversations: str = BUILTIN_CONVERSATIONS
-    """File of conversations or ready triplets (.jsonl, .json, .parquet, also .gz), or "builtin" for the shipped set."""
-    history: Literal["full", "turn"] = "full"
-    """Prompt: every turn up to the student's turn ("full"), or that turn alone ("turn")."""
-    group_by: str = Field(default="conversation_id", min_length=1)
-    """Field whose value keeps rows together in the split; any field of the input, the conversation by default."""
-    identical_pairs: Literal["keep", "reject"] = "keep"
-    """Pairs of twice the same reply: kept, so that r replies give r - 1 pairs, or written to the rejects."""
-    max_turn_characters: int = Field(default=32_768, ge=1)
-    """A row holding a longer turn is rejected."""
-    max_turns: int = Field(default=512, ge=2)
-    """A row holding more turns is rejected."""
-
-
-class SplitConfig(StageConfig):
-    """Stage ``split``: train, validation and test by hash of the group."""
-
-    train: float = Field(default=0.7, gt=0, lt=1)
-    """Share of groups used to fit Phase I and Phase II."""
-    validation: float = Field(default=0.15, gt=0, lt=1)
-    """Share of groups used to choose the weight and the epoch; the rest is the test split."""
-    seed: Seed = 0
-    """Seed of the hash."""
-
-    @model_validator(mode="after")
-    def _leave_room_for_test(self) -> Self:
-        if self.train + self.validation >= 1:
-            raise ValueError(
-                f"`split.train + split.validation` must be below 1 so that a test split remains, "
-                f"got {self.train} + {self.validation}; lower one of them"
-            )
-        return self
 
 
 class EmbedConfig(StageConfig):
@@ -105,7 +51,7 @@ class EmbedConfig(StageConfig):
     @field_validator("cache")
     @classmethod
     def _the_address_holds_no_secret(cls, cache: str | None) -> str | None:
-        if cache is not None and _CREDENTIALS.search(cache):
+        if cache is not None and CREDENTIALS.search(cache):
             raise ValueError(
                 "`embed.cache` must not hold credentials, since settings are recorded; "
                 "give them in the environment, as the URL's filesystem reads them"
@@ -218,83 +164,3 @@ class EvaluateConfig(StageConfig):
     """Bootstrap resamples of whole groups."""
     seed: Seed = 0
     """Seed of the bootstrap."""
-
-
-class TrackingConfig(StageConfig):
-    """Where runs are recorded."""
-
-    experiment: str = Field(default="coala", min_length=1)
-    """MLflow experiment."""
-    run_name: str | None = None
-    """Name of the parent run; empty means data, model and seed."""
-
-
-class PipelineConfig(StageConfig):
-    """The whole pipeline, one section per stage."""
-
-    store: str = Field(default="data/store", min_length=1)
-    """Folder of all artifacts."""
-    triplets: TripletsConfig = TripletsConfig()
-    """Conversations in, triplets out."""
-    split: SplitConfig = SplitConfig()
-    """Train, validation, test."""
-    embed: EmbedConfig = EmbedConfig()
-    """Frozen language model features."""
-    solve: SolveConfig = SolveConfig()
-    """Phase I."""
-    finetune: FinetuneConfig = FinetuneConfig()
-    """Phase II."""
-    evaluate: EvaluateConfig = EvaluateConfig()
-    """Test split."""
-    tracking: TrackingConfig = TrackingConfig()
-    """MLflow."""
-
-
-def load_config(path: Path | str) -> PipelineConfig:
-    """Read a pipeline configuration from YAML.
-
-    Parameters
-    ----------
-    path : Path or str
-        YAML file with any of the sections of `PipelineConfig`; what is absent takes its default.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If the file is not a YAML mapping, or a key or value is refused; every offence is listed.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"`load_config` needs a YAML file, got no file at `{path}`; correct the path"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"`{path}` must be YAML in UTF-8, got {error}; write the file again") from error
-    if content is not None and not isinstance(content, dict):
-        raise ValueError(f"`{path}` must hold a mapping of sections, got {type(content).__name__}")
-    return parse_config(content or {}, source=str(path))
-
-
-def parse_config(content: dict[str, object], source: str) -> PipelineConfig:
-    """Validate a mapping as a `PipelineConfig`, naming `source` and every offending key in one error.
-
-    Raises
-    ------
-    ValueError
-        If any key is unknown or any value out of range.
-    """
-    try:
-        return PipelineConfig.model_validate(content)
-    except ValidationError as error:
-        offences = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'config'}: {e['msg']} (got {_without_secrets(e['input'])})"
-            for e in error.errors()
-        )
-        raise ValueError(f"`{source}` is not a valid configuration: {offences}") from error
-
-
-def _without_secrets(value: object) -> str:
-    return _CREDENTIALS.sub("***@", repr(value))
