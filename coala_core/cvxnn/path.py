@@ -10,6 +10,7 @@ import numpy as np
 from coala_core.backend import Array, free_memory, resolve_backend, threads_for
 from coala_core.config import SolveConfig
 from coala_core.cvxnn.admm import solve
+from coala_core.cvxnn.continuation import Continuation
 from coala_core.cvxnn.halt import Halt, Stop
 from coala_core.cvxnn.network import head_of, network_objective, network_of
 from coala_core.cvxnn.outcome import Outcome, Status, WarmStart
@@ -109,7 +110,7 @@ def fit_path(
     stop: Stop | None = None,
     scratch: FolderPath | None = None,
 ) -> Path:
-    """Fit the head for falling lasso weights, each from where the one before ended.
+    """Fit the head for falling lasso weights, each from where the two before lead.
 
     The weights are `config.path` times the smallest weight that gives the zero head, or `config.lasso_weight`
     alone if it is set. Gates, principal axes and every factorisation free of the penalty are shared.
@@ -153,13 +154,17 @@ def _follow(prepared: Prepared, config: SolveConfig, progress: Progress, halt: H
     zero_weight = zero_head_weight(prepared.problem)
     weights = _path_weights(config, zero_weight)
     solutions: list[Solution] = []
-    warm_start = None
+    continuation = Continuation()
     for done, weight in enumerate(weights):
         if solutions and halt.status():
             break
         progress(done, len(weights), "weights")
-        outcome = solve(prepared.problem, weight, config, back_end=prepared.back_end, warm_start=warm_start, halt=halt)
-        warm_start = None if outcome.status is Status.NOT_FINITE else outcome.warm_start
+        start = continuation.start(weight)
+        outcome = solve(prepared.problem, weight, config, back_end=prepared.back_end, warm_start=start, halt=halt)
+        if outcome.status is Status.NOT_FINITE:
+            continuation.forget()
+        else:
+            continuation.add(weight, outcome.warm_start)
         solutions.append(_assemble(prepared, weight, outcome, keep_warm_start=False))
     progress(len(solutions), len(weights), "weights")
     return Path(zero_weight, tuple(solutions), tuple(weights[len(solutions) :]))
