@@ -19,7 +19,8 @@ from coala_core.feature_cache import SpaceUsage
 from coala_core.progress import Progress as Listener
 from coala_core.storage import Artifact
 from tasks.doctor import Check
-from tasks.report import LOCAL_MLFLOW, mlflow_link, result_rows, stage_rows
+from tasks.report import LOCAL_MLFLOW, mlflow_link
+from tasks.results import result_rows, stage_rows
 from tasks.summary import RunSummary
 
 # A folder's name may hold what rich takes for an emoji.
@@ -69,7 +70,7 @@ def show_summary(summary: RunSummary) -> None:
         table.add_row(f"seconds, {row['stage']}", row["seconds"])
     out.print(table)
     out.print("Results:", markup=False)
-    out.print(f"  {summary.stages['evaluate'].path}", markup=False)
+    out.print(f"  {list(summary.stages.values())[-1].path}", markup=False)
     out.print("Open what this run did:", markup=False)
     out.print(f"  {prefect_command()}", markup=False)
     out.print(f"  {mlflow_command(summary)}", markup=False)

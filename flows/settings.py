@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import yaml
 from cyclopts import Parameter
 
 from coala_core.config import PipelineConfig, load_config, parse_config
-from coala_core.config.pipeline import RunConfig
+from coala_core.config.pipeline import RunConfig, place_setting
 
 ConfigFile = Annotated[Path | None, Parameter(name=["--config", "-c"], help="YAML with any of the sections.")]
 Settings = Annotated[
@@ -36,12 +36,12 @@ def configure_as(kind: type[RunConfig], config: Path | None, settings: Sequence[
     content = load_config(config, kind).model_dump(exclude_unset=True) if config else {}
     for name, value in named.items():
         if value is not None:
-            _place(content, name.replace("__", "."), value)
+            place_setting(content, name.replace("__", "."), value)
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise ValueError(f"`--set` must be SECTION.NAME=VALUE, got {setting!r}; for example --set solve.gates=20")
-        _place(content, name, _parsed(setting, value))
+        place_setting(content, name, _parsed(setting, value))
     return parse_config(content, kind, source="the command line" if config is None else str(config))
 
 
@@ -50,12 +50,3 @@ def _parsed(setting: str, value: str) -> object:
         return yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ValueError(f"`--set {setting}` must have a YAML value, got {value!r}; quote text with signs") from error
-
-
-def _place(content: dict[str, Any], name: str, value: object) -> None:
-    *sections, last = name.split(".")
-    for section in sections:
-        content = content.setdefault(section, {})
-        if not isinstance(content, dict):
-            raise ValueError(f"`{section}` must be a section with settings, got {content!r}; set {name} alone")
-    content[last] = value

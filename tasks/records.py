@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from coala_core.config import PipelineConfig
+from coala_core.config import DataConfig
 from coala_core.storage import Artifact, Store, dump_json
 from tasks.provenance import environment_tags
 from tasks.report import markdown
@@ -31,7 +31,7 @@ _FILES = ("head.safetensors", "head.json", "path.json", "evaluation.json", "reje
 class RunRecord:
     """Collects the stages of a run as they finish, and hands them to the tracker."""
 
-    def __init__(self, tracker: Tracker, name: str, config: PipelineConfig) -> None:
+    def __init__(self, tracker: Tracker, name: str, config: DataConfig) -> None:
         self.tracker = tracker
         self.name = name
         self.config = config
@@ -85,7 +85,7 @@ class RunRecord:
 
 
 @contextmanager
-def recorded_run(config: PipelineConfig, name: str, tags: Mapping[str, str]) -> Iterator[RunRecord]:
+def recorded_run(config: DataConfig, name: str, tags: Mapping[str, str]) -> Iterator[RunRecord]:
     """Open the parent run and close it as it ends: FINISHED, FAILED, or KILLED by a signal or a cancellation."""
     store = Store(config.store)
     store.root.mkdir(parents=True, exist_ok=True)
@@ -109,13 +109,25 @@ def _log_parent(record: RunRecord) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "config.json"
     config.write_text(dump_json(record.config.model_dump(mode="json")), encoding="utf-8")
-    finetune, evaluate = (record.stages[stage] for stage in ("finetune", "evaluate"))
     record.tracker.log_parent(
         params=record.config.model_dump(mode="json"),
-        metrics=numbers(evaluate.report) | {"gap": float(record.stages["solve"].report["gap"])},
-        files=[config, finetune.path / "head.safetensors", finetune.path / "head.json"],
+        metrics=_compared_metrics(record.stages),
+        files=[config, *_heads(record.stages)],
         tags={f"coala.{stage}": entry.sha256 for stage, entry in record.stages.items()}
         | {NOTE: markdown(record.summary())},
+    )
+
+
+def _compared_metrics(stages: Mapping[str, StageRecord]) -> dict[str, float]:
+    """Collect the numbers that runs are compared by: the verdict on the test split, and the certified gap."""
+    metrics = numbers(stages["evaluate"].report) if "evaluate" in stages else {}
+    return metrics | ({"gap": float(stages["solve"].report["gap"])} if "solve" in stages else {})
+
+
+def _heads(stages: Mapping[str, StageRecord]) -> list[Path]:
+    """List the files of the trained head, if there is one."""
+    return (
+        [stages["finetune"].path / name for name in ("head.safetensors", "head.json")] if "finetune" in stages else []
     )
 
 

@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from coala_core import config as configuration
-from coala_core.config import GenerationConfig, PipelineConfig, StageConfig
+from coala_core.config import DataConfig, GenerationConfig, PipelineConfig, StageConfig, SweepConfig
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("coala_core", "tasks", "flows")
@@ -163,9 +163,10 @@ def fields() -> Iterator[tuple[str, FieldInfo]]:
 
 
 def test_the_sections_of_runs_are_all_configurations() -> None:
-    values = [*vars(PipelineConfig()).values(), *vars(GenerationConfig()).values()]
+    runs = {PipelineConfig, GenerationConfig, SweepConfig}
+    values = [value for run in runs for value in vars(run()).values()]
     sections = {type(value) for value in values if isinstance(value, StageConfig)}
-    assert sections | {PipelineConfig, GenerationConfig} == set(CONFIGS)
+    assert sections | runs | {DataConfig} == set(CONFIGS)
 
 
 def test_every_setting_is_described() -> None:

@@ -11,8 +11,10 @@ from coala_core.config.data import GenerateConfig as GenerateConfig
 from coala_core.config.data import QualityConfig as QualityConfig
 from coala_core.config.data import SplitConfig as SplitConfig
 from coala_core.config.data import TripletsConfig as TripletsConfig
+from coala_core.config.pipeline import DataConfig as DataConfig
 from coala_core.config.pipeline import GenerationConfig as GenerationConfig
 from coala_core.config.pipeline import PipelineConfig as PipelineConfig
+from coala_core.config.pipeline import SweepConfig as SweepConfig
 from coala_core.config.pipeline import TrackingConfig as TrackingConfig
 from coala_core.config.pipeline import load_config as load_config
 from coala_core.config.pipeline import parse_config as parse_config

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from coala_core.config.base import BUILTIN_CONVERSATIONS, BUILTIN_MODEL, Seed, StageConfig
 
@@ -85,22 +86,93 @@ class GenerateConfig(StageConfig):
     """Stage ``generate``: conversations between two language-model agents, student and tutor."""
 
     model: str = Field(default=BUILTIN_MODEL, min_length=1)
-    """Language model: "builtin", a directory or hub name, or with `base_url` the name that the endpoint knows."""
+    """Language model: "builtin" (or "built-in"), a folder or hub name, or with `base_url` the endpoint's own name."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub model; ignored for folders and endpoints."""
     base_url: str | None = None
-    """OpenAI-compatible endpoint; empty runs the model here with transformers."""
+    """OpenAI-compatible endpoint, such as http://localhost:8000/v1; empty runs the model here with transformers."""
     api_key_variable: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     """Environment variable that holds the endpoint's key; the key itself is never a setting."""
     conversations: int = Field(default=32, ge=1)
     """Conversations to write."""
-    min_turns: int = Field(default=4, ge=2, le=64)
-    """Fewest exchanges of a conversation."""
-    max_turns: int = Field(default=8, ge=2, le=64)
-    """Most exchanges of a conversation."""
-    topics: str = "builtin"
-    """YAML file of topics by field of study, or "builtin" for the shipped one."""
+    min_exchanges: int = Field(default=2, ge=2, le=64)
+    """Fewest exchanges of a conversation, each a student turn and a reply; 2 to 4 are the paper's 4 to 8 turns."""
+    max_exchanges: int = Field(default=4, ge=2, le=64)
+    """Most exchanges of a conversation; r exchanges give r - 1 adjacent pairs."""
+    topics: str = Field(default="builtin", min_length=1)
+    """YAML file of topics by field of study, moods and phrases, or "builtin" for the shipped one."""
     min_temperature: Annotated[float, Field(ge=0, le=2)] = 0.2
     """Lowest sampling temperature that a conversation may draw."""
     max_temperature: Annotated[float, Field(ge=0, le=2)] = 0.9
     """Highest sampling temperature that a conversation may draw."""
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    """Share of the probability that sampling keeps, the likeliest tokens first."""
+    repetition_penalty: float = Field(default=1.05, ge=1, le=2)
+    """Factor by which a local model's tokens become less likely once they have occurred; endpoints use their own."""
+    student_tokens: int = Field(default=40, ge=8, le=8192)
+    """Tokens of a student's turn at most."""
+    tutor_tokens: int = Field(default=120, ge=8, le=8192)
+    """Tokens of a tutor's turn at most; what is cut off is trimmed to the last whole sentence."""
+    attempts: int = Field(default=8, ge=1, le=64)
+    """Times that a turn is asked for, each with another seed, before its conversation is rejected."""
     seed: Seed = 0
-    """Seed of topics, moods, temperatures and local sampling."""
+    """Seed of topics, moods, temperatures, lengths and sampling."""
+    batch_size: int = Field(default=16, ge=1, le=4096)
+    """Conversations that a local model continues at the same time."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of a local model, "auto" bfloat16 where the processor is fast at it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where a local model runs."""
+    concurrency: int = Field(default=8, ge=1, le=1024)
+    """Requests that an endpoint gets at the same time."""
+    timeout_seconds: float = Field(default=120.0, gt=0)
+    """Seconds that one request may take."""
+    max_retries: int = Field(default=5, ge=0, le=20)
+    """Times that one request is repeated after a rate limit, a server error or a timeout, waiting longer each time."""
+    max_tokens_total: int | None = Field(default=None, ge=1)
+    """Prompt and completion tokens of the whole set at most; what is finished by then is kept."""
+    price_per_million_input: float | None = Field(default=None, ge=0)
+    """Price of a million prompt tokens, in any currency."""
+    price_per_million_output: float | None = Field(default=None, ge=0)
+    """Price of a million completion tokens, in the same currency."""
+    max_cost: float | None = Field(default=None, gt=0)
+    """Cost of the whole set at most, by the two prices; what is finished by then is kept."""
+
+    @field_validator("model")
+    @classmethod
+    def _both_spellings_are_the_same_model(cls, model: str) -> str:
+        return BUILTIN_MODEL if model == "built-in" else model
+
+    @field_validator("base_url")
+    @classmethod
+    def _the_address_holds_no_secret(cls, base_url: str | None) -> str | None:
+        if base_url is None:
+            return None
+        address = urlsplit(base_url)
+        if address.scheme not in ("http", "https") or not address.hostname:
+            raise ValueError("`generate.base_url` must begin with http:// or https:// and a host, as an endpoint's does")
+        if "@" in address.netloc or address.query or address.fragment:
+            raise ValueError(
+                "`generate.base_url` must hold no credentials, query or fragment, since settings are recorded; "
+                "give the key in the environment variable that `generate.api_key_variable` names"
+            )
+        return base_url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        for what, low, high in (
+            ("exchanges", self.min_exchanges, self.max_exchanges),
+            ("temperature", self.min_temperature, self.max_temperature),
+        ):
+            if low > high:
+                raise ValueError(
+                    f"`generate.min_{what}` must not exceed `generate.max_{what}`, got {low} and {high}; swap them"
+                )
+        if self.base_url and self.model == BUILTIN_MODEL:
+            raise ValueError("`generate.base_url` needs `generate.model`, the name that the endpoint knows; got none")
+        if self.max_cost and self.price_per_million_input is None and self.price_per_million_output is None:
+            raise ValueError(
+                f"`generate.max_cost` needs prices to count by, got {self.max_cost} and none; give "
+                "`generate.price_per_million_input` and `generate.price_per_million_output`"
+            )
+        return self

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 
 from coala_core.config.base import CREDENTIALS, StageConfig
 from coala_core.config.data import GenerateConfig, QualityConfig, SplitConfig, TripletsConfig
@@ -22,17 +24,24 @@ class TrackingConfig(StageConfig):
     """Name of the parent run; empty means data, model and seed."""
 
 
-class PipelineConfig(StageConfig):
-    """The whole pipeline, one section per stage."""
+class DataConfig(StageConfig):
+    """From a file of conversations to split triplets and what is to be said about them."""
 
     store: str = Field(default="data/store", min_length=1)
     """Folder of all artifacts."""
+    tracking: TrackingConfig = TrackingConfig()
+    """MLflow."""
     triplets: TripletsConfig = TripletsConfig()
     """Conversations in, triplets out."""
     split: SplitConfig = SplitConfig()
     """Train, validation, test."""
     quality: QualityConfig = QualityConfig()
     """What the pairs are like."""
+
+
+class PipelineConfig(DataConfig):
+    """The whole pipeline, one section per stage."""
+
     embed: EmbedConfig = EmbedConfig()
     """Frozen language model features."""
     solve: SolveConfig = SolveConfig()
@@ -41,25 +50,50 @@ class PipelineConfig(StageConfig):
     """Phase II."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Test split."""
-    tracking: TrackingConfig = TrackingConfig()
-    """MLflow."""
 
 
-class GenerationConfig(StageConfig):
-    """Conversations by two agents, with the triplets and the quality report that come of them."""
+class GenerationConfig(DataConfig):
+    """Conversations by two agents, with the triplets and the quality report that come of them.
 
-    store: str = Field(default="data/store", min_length=1)
-    """Folder of all artifacts."""
+    The file that `triplets` reads is the generated one, whatever `triplets.conversations` says.
+    """
+
     generate: GenerateConfig = GenerateConfig()
     """Two agents in, conversations out."""
-    triplets: TripletsConfig = TripletsConfig()
-    """How triplets are built; its `conversations` is the generated file."""
-    split: SplitConfig = SplitConfig()
-    """Train, validation, test."""
-    quality: QualityConfig = QualityConfig()
-    """What the pairs are like."""
-    tracking: TrackingConfig = TrackingConfig()
-    """MLflow."""
+
+
+class SweepConfig(StageConfig):
+    """Many pipelines that differ in some settings, compared on the validation split."""
+
+    pipeline: PipelineConfig = PipelineConfig()
+    """What the runs have in common."""
+    grid: dict[str, tuple[JsonValue, ...]] = {"solve.gates": (20, 50, 100)}
+    """Values by setting, such as {"solve.gates": [20, 50]}; every combination is one run."""
+    max_runs: int = Field(default=64, ge=1, le=10_000)
+    """Refuse a grid of more combinations."""
+
+    def runs(self) -> list[tuple[dict[str, JsonValue], PipelineConfig]]:
+        """List every combination with its configuration, the last setting varying fastest.
+
+        Raises
+        ------
+        ValueError
+            If the grid is empty or too large, or a setting or value is refused.
+        """
+        size = math.prod(len(values) for values in self.grid.values())
+        if not self.grid or not 1 <= size <= self.max_runs:
+            raise ValueError(
+                f"`sweep.grid` must give 1 to {self.max_runs} runs, got {size if self.grid else 0} combinations of "
+                f"{len(self.grid)} settings; change the values, or raise `sweep.max_runs`"
+            )
+        found = []
+        for values in itertools.product(*self.grid.values()):
+            choice = dict(zip(self.grid, values, strict=True))
+            content = self.pipeline.model_dump(mode="json")
+            for name, value in choice.items():
+                place_setting(content, name, value)
+            found.append((choice, parse_config(content, PipelineConfig, source="sweep.grid")))
+        return found
 
 
 RunConfig = TypeVar("RunConfig", bound=StageConfig)
@@ -115,3 +149,19 @@ def parse_config(content: dict[str, object], kind: type[RunConfig], source: str)
 
 def _without_secrets(value: object) -> str:
     return CREDENTIALS.sub("***@", repr(value))
+
+
+def place_setting(content: dict[str, Any], name: str, value: object) -> None:
+    """Put a value under a dotted name into nested sections, in place.
+
+    Raises
+    ------
+    ValueError
+        If what should be a section holds a value.
+    """
+    *sections, last = name.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise ValueError(f"`{section}` must be a section with settings, got {content!r}; set {name} alone")
+    content[last] = value
