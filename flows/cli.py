@@ -7,16 +7,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
 from coala_core import __version__
-from coala_core.config import PipelineConfig
-from coala_core.storage import Artifact, Damaged, Store, open_artifact
+from coala_core.config import PipelineConfig, SweepConfig
+from coala_core.storage import Damaged, Store
 from flows.cache import cache
-from flows.settings import ConfigFile, Settings, StoreFolder, configure
+from flows.settings import ConfigFile, Settings, StoreFolder, configure, configure_as, parsed
+from flows.stage_commands import STAGE_COMMANDS
 
 app = App(
     name="coala",
@@ -25,8 +25,8 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(cache)
-
-Folder = Annotated[Path, Parameter(help="Folder that the stage before printed.")]
+for stage_command in STAGE_COMMANDS:
+    app.command(stage_command)
 
 
 @app.command
@@ -75,111 +75,48 @@ def run(
 
 
 @app.command
-def triplets(
+def sweep(
     *,
-    conversations: str | None = None,
-    group_by: str | None = None,
+    grid: Annotated[tuple[str, ...], Parameter(negative="")],
     config: ConfigFile = None,
     store: StoreFolder = None,
     settings: Settings = (),
 ) -> None:
-    """Build triplets from conversations, and print their folder."""
-    from coala_core.stages import triplets as stage
-
-    named = {"triplets__conversations": conversations, "triplets__group_by": group_by, "store": store}
-    _run_stage(stage, configure(config, settings, **named))
-
-
-@app.command
-def split(
-    triplets: Folder,
-    *,
-    seed: int | None = None,
-    config: ConfigFile = None,
-    store: StoreFolder = None,
-    settings: Settings = (),
-) -> None:
-    """Split triplets into train, validation and test, and print the folder."""
-    from coala_core.stages import split as stage
-
-    checked = configure(config, settings, split__seed=seed, store=store)
-    _run_stage(stage, checked, open_artifact(triplets, "triplets"))
-
-
-@app.command
-def embed(
-    triplets: Folder,
-    *,
-    model: str | None = None,
-    explain: bool = False,
-    config: ConfigFile = None,
-    store: StoreFolder = None,
-    settings: Settings = (),
-) -> None:
-    """Embed the responses of triplets, and print the folder.
+    """Run a pipeline for every combination of some settings, and rank them on the validation split.
 
     Parameters
     ----------
-    model
-        Folder or hub name of a causal language model, or "builtin".
-    explain
-        Compute nothing; say what the feature cache has, shard by shard, and why the rest is not reused.
+    grid
+        SECTION.NAME=[VALUE, VALUE], as often as needed.
+    config
+        YAML with any of the sections of a pipeline.
+    store
+        Folder of all artifacts.
+    settings
+        SECTION.NAME=VALUE, the same in all runs.
     """
-    from coala_core.stages import embed as stage
+    pipeline = configure(config, settings, store=store)
+    named = dict(parsed("--grid", choice) for choice in grid)
+    checked = configure_as(SweepConfig, None, (), pipeline=pipeline, grid=named)
+    checked.runs()
+    from flows.console import show_sweep
+    from flows.sweep import coala_sweep
 
-    checked = configure(config, settings, embed__model=model, store=store)
-    artifact = open_artifact(triplets, "triplets")
-    if not explain:
-        return _run_stage(stage, checked, artifact)
-    from flows.console import show_explanation
-
-    show_explanation(stage.explain(Store(checked.store), checked.embed, artifact))
-
-
-@app.command
-def solve(
-    embed: Folder,
-    split: Folder,
-    *,
-    config: ConfigFile = None,
-    store: StoreFolder = None,
-    settings: Settings = (),
-) -> None:
-    """Fit the convex head (Phase I) on embeddings and a split, and print the folder."""
-    from coala_core.stages import solve as stage
-
-    checked = configure(config, settings, store=store)
-    _run_stage(stage, checked, open_artifact(embed, "embed"), open_artifact(split, "split"))
+    show_sweep(coala_sweep(checked))
 
 
 @app.command
-def finetune(
-    solve: Folder,
-    *,
-    config: ConfigFile = None,
-    store: StoreFolder = None,
-    settings: Settings = (),
-) -> None:
-    """Tune the last layer (Phase II), and print the folder."""
-    from coala_core.stages import finetune as stage
+def serve(*, limit: int = 1) -> None:
+    """Register the deployments on the Prefect server, and run what is scheduled or asked for, on this machine.
 
-    checked = configure(config, settings, store=store)
-    _run_stage(stage, checked, open_artifact(solve, "solve"))
+    Parameters
+    ----------
+    limit
+        Runs at the same time.
+    """
+    from flows.serve import serve_deployments
 
-
-@app.command
-def evaluate(
-    finetune: Folder,
-    *,
-    config: ConfigFile = None,
-    store: StoreFolder = None,
-    settings: Settings = (),
-) -> None:
-    """Evaluate a tuned head on the test split, and print the folder."""
-    from coala_core.stages import evaluate as stage
-
-    checked = configure(config, settings, store=store)
-    _run_stage(stage, checked, open_artifact(finetune, "finetune"))
+    serve_deployments(limit)
 
 
 @app.command
@@ -214,15 +151,6 @@ def replay(*, store: StoreFolder = None, uri: str | None = None) -> int:
     for refusal in report.refused:
         err.print(refusal, markup=False)
     return int(bool(report.pending))
-
-
-def _run_stage(stage: ModuleType, config: PipelineConfig, *inputs: Artifact) -> None:
-    from flows.console import progress_bar, show_artifact
-
-    logging.basicConfig(format="%(message)s")  # Prefect, where it runs, has a format of its own
-    with progress_bar(stage.STAGE) as progress:
-        artifact = stage.run(Store(config.store), getattr(config, stage.STAGE), *inputs, progress=progress)
-    show_artifact(artifact)
 
 
 def quiet_environment() -> None:

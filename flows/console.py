@@ -22,6 +22,7 @@ from tasks.doctor import Check
 from tasks.report import LOCAL_MLFLOW, mlflow_link
 from tasks.results import result_rows, stage_rows
 from tasks.summary import RunSummary
+from tasks.sweep import SweepResult, sweep_table
 
 # A folder's name may hold what rich takes for an emoji.
 out = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -76,6 +77,17 @@ def show_summary(summary: RunSummary) -> None:
     out.print(f"  {mlflow_command(summary)}", markup=False)
     if summary.pending:
         out.print(f"{summary.pending} tracking records wait for MLflow; `coala replay` delivers them.", markup=False)
+
+
+def show_sweep(result: SweepResult) -> None:
+    """Print the runs of a sweep, the best first."""
+    rows = sweep_table(result)
+    table = Table(title="sweep, by validation loss", title_justify="left", header_style="bold")
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(_plain, row.values()))
+    out.print(table)
 
 
 def prefect_command() -> str:

@@ -38,15 +38,24 @@ def configure_as(kind: type[RunConfig], config: Path | None, settings: Sequence[
         if value is not None:
             place_setting(content, name.replace("__", "."), value)
     for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals or not name:
-            raise ValueError(f"`--set` must be SECTION.NAME=VALUE, got {setting!r}; for example --set solve.gates=20")
-        place_setting(content, name, _parsed(setting, value))
+        place_setting(content, *parsed("--set", setting))
     return parse_config(content, kind, source="the command line" if config is None else str(config))
 
 
-def _parsed(setting: str, value: str) -> object:
+def parsed(option: str, setting: str) -> tuple[str, object]:
+    """Read NAME=VALUE, the value as YAML.
+
+    Raises
+    ------
+    ValueError
+        If there is no name, no equals sign or no YAML.
+    """
+    name, equals, value = setting.partition("=")
+    if not equals or not name:
+        raise ValueError(f"`{option}` must be SECTION.NAME=VALUE, got {setting!r}; for example {option} solve.gates=20")
     try:
-        return yaml.safe_load(value)
+        return name, yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ValueError(f"`--set {setting}` must have a YAML value, got {value!r}; quote text with signs") from error
+        raise ValueError(
+            f"`{option} {setting}` must have a YAML value, got {value!r}; quote text with signs"
+        ) from error

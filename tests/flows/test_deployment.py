@@ -3,91 +3,30 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.flows.conftest import clean_environment, free_port
+from tests.flows.prefect_server import Server, running_server
 from tests.lessons import quick_config
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
-PREFECT = [sys.executable, "-m", "prefect"]
-
-
-class Server:
-    """A running server, asked over HTTP and by Prefect's own command."""
-
-    def __init__(self, home: Path, port: int) -> None:
-        self.api = f"http://127.0.0.1:{port}/api"
-        self.environment = clean_environment(
-            PREFECT_HOME=str(home), PREFECT_API_URL=self.api, PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1"
-        )
-
-    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """GET, or POST where there is a body."""
-        data = None if body is None else json.dumps(body).encode()
-        request = Request(f"{self.api}{path}", data=data, headers={"Content-Type": "application/json"})
-        with urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-    def prefect(self, *arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
-        """Run Prefect's command, in the repository's root unless a folder is given."""
-        return subprocess.run(
-            [*PREFECT, *arguments],
-            cwd=folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=180,
-        )
-
-    def is_up(self) -> bool:
-        try:
-            return bool(self.ask("/health"))
-        except OSError:
-            return False
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with the repository's deployments, gone afterwards whatever happens."""
-    port = free_port()
-    server = Server(tmp_path_factory.mktemp("prefect"), port)
-    log = tmp_path_factory.mktemp("log") / "server.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"],
-            env=server.environment,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        deadline = time.monotonic() + 180
-        while not server.is_up():
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
+    """A server with the repository's deployments."""
+    with running_server(tmp_path_factory.mktemp("prefect")) as server:
         for arguments in (
+            ("variable", "set", "coala_work_pool", "coala"),
             ("work-pool", "create", "coala", "--type", "process", "--overwrite"),
             ("--no-prompt", "deploy", "--all"),
         ):
             done = server.prefect(*arguments)
             assert done.returncode == 0, done.stdout + done.stderr
         yield server
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +47,27 @@ def test_the_schedule_is_there_and_off(server: Server, deployment: Any) -> None:
     assert (schedule["slug"], schedule["active"]) == ("nightly", False)
     assert schedule["schedule"]["cron"] == "0 3 * * *"
     assert runs_of(server, deployment) == 0
+
+
+NAMES = {"coala/pipeline", "coala-data/data", "coala-head/head", "coala-sweep/sweep"}
+
+
+def test_every_deployment_says_what_it_does_and_keeps_to_its_limit(server: Server) -> None:
+    found = {f"{flow_name(server, each)}/{each['name']}": each for each in server.ask("/deployments/filter", {})}
+    assert set(found) == NAMES
+    for name, each in found.items():
+        assert len(each["description"]) > 60, name
+        assert "coala" in each["tags"]
+        assert each["enforce_parameter_schema"] is True
+        assert each["work_pool_name"] == "coala"
+        assert each["global_concurrency_limit"]["limit"] == 1
+        assert each["concurrency_options"]["collision_strategy"] in ("ENQUEUE", "CANCEL_NEW")
+        (schedule,) = each["schedules"]
+        assert schedule["slug"] and not schedule["active"]
+
+
+def flow_name(server: Server, deployment: Any) -> str:
+    return str(server.ask(f"/flows/{deployment['flow_id']}")["name"])
 
 
 def runs_of(server: Server, deployment: Any) -> int:
