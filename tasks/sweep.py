@@ -56,7 +56,7 @@ class SweepResult(BaseModel):
         failures = [row.failure for row in self.rows if row.failure]
         if len(failures) == len(self.rows):
             raise RuntimeError(
-                f"`coala_sweep` needs a run that ends, got {len(failures)} failures; first: {failures[0]}"
+                f"`coala_sweep` needs a run that succeeds, got {len(failures)} failures; mend the first: {failures[0]}"
             )
 
 
