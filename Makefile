@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all lint format bench-pipeline bench-embed bench-solver lock clean
+.PHONY: help install demo test test-slow test-gpu test-all lint format bench-pipeline bench-embed bench-solver bench-data lock clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ bench-embed: install ## Measure embedding: tokens, speed, growth, memory (../sha
 
 bench-solver: install ## Measure the convex solver beside pyscnn, Clarabel and SCS; BENCH="--only S,M --no-peers" narrows it; writes data/bench/solver.json.
 	$(BIN)/python -m tests.bench.solver $(BENCH)
+
+bench-data: install ## Measure triplets and split on a million conversations; BENCH="--conversations 20000" makes it smaller; writes data/bench/data.json.
+	$(BIN)/python -m tests.bench.data $(BENCH)
 
 lock: ## Write constraints.txt anew from the ranges in pyproject.toml (needs a registry).
 	.ci/lock $(PYTHON)

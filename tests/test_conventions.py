@@ -86,7 +86,7 @@ def test_layers_import_downwards_only() -> None:
         ("cupyx", ("coala_core/backend.py",)),
         ("mlflow", ("tasks/tracking.py",)),
         ("prefect", ("tasks/", "flows/")),
-        ("fsspec", ("coala_core/feature_cache/remote_files.py",)),
+        ("fsspec", ("coala_core/feature_cache/remote_files.py", "coala_core/sources/remote.py")),
         ("ray", ("coala_core/executors/ray.py",)),
     ],
 )

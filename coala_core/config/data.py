@@ -9,12 +9,36 @@ from pydantic import Field, field_validator, model_validator
 
 from coala_core.config.base import BUILTIN_CONVERSATIONS, BUILTIN_MODEL, Seed, StageConfig
 
+LayoutName = Literal[
+    "auto",
+    "hh",
+    "preference",
+    "bridge",
+    "llmbar",
+    "edufeedback",
+    "messages",
+    "sharegpt",
+    "history",
+    "unpaired",
+    "helpsteer",
+    "imdb",
+]
+"""Layouts of `coala_core.sources.layouts`."""
+
+ColumnField = Literal[
+    "conversation_id", "pair_id", "id", "uid", "prompt_id", "prompt", "chosen", "rejected", "c_id", "lesson_topic",
+    "c_h", "c_r", "c_r_", "input", "output_1", "output_2", "label", "utterances", "messages", "conversations",
+    "history", "completion", "response", "text",
+]  # fmt: skip
+"""Fields that layouts know; columns can be given these names."""
+
 
 class TripletsConfig(StageConfig):
     """Stage ``triplets``: read conversations, build (prompt, chosen, rejected)."""
 
     conversations: str = BUILTIN_CONVERSATIONS
-    """File of conversations or ready triplets (.jsonl, .json, .parquet, also .gz), or "builtin" for the shipped set."""
+    """What to read: a file, folder, pattern or fsspec URL of conversations or pairs (.jsonl, .json, .csv, .parquet,
+    archives, .gz and .zst), a data set "hub:OWNER/NAME", or "builtin" for the shipped conversations."""
     history: Literal["full", "turn"] = "full"
     """Prompt: every turn up to the student's turn ("full"), or that turn alone ("turn")."""
     pairs: Literal["adjacent", "all_later", "window"] = "adjacent"
@@ -23,9 +47,9 @@ class TripletsConfig(StageConfig):
     """Later replies that a chosen one is set against where `pairs` is "window"."""
     near_duplicates: float | None = Field(default=None, gt=0, le=1)
     """Similarity of a pair's two replies from which the pair is written to the rejects; empty keeps all."""
-    layout: str = "auto"
-    """Layout of the rows, or "auto" to recognise each row by its fields."""
-    columns: dict[str, str] = {}
+    layout: LayoutName = "auto"
+    """Layout of all rows, or "auto" to recognise each row by its fields."""
+    columns: dict[ColumnField, str] = {}
     """Names that the fields of a layout have in the file, as {field: name}; needed for most CSV files."""
     score: str = Field(default="helpfulness", min_length=1)
     """Attribute by which rated responses to one prompt become pairs; equal ones give none."""
@@ -71,15 +95,15 @@ class QualityConfig(StageConfig):
     max_identical_share: float = Field(default=0.05, ge=0, le=1)
     """Limit on pairs of twice the same response."""
     max_near_duplicate_share: float = Field(default=0.2, ge=0, le=1)
-    """Limit on responses that are near-duplicates of another conversation's."""
+    """Limit on responses of the sample that are near-duplicates of another conversation's."""
     max_length_bias: float = Field(default=0.25, ge=0, le=0.5)
-    """Limit on how far from one half the share of pairs may lie in which the chosen response is the longer one."""
+    """Limit on how far from one half the accuracy of "the longer response is chosen" may lie; ties count half."""
     max_leak_share: float = Field(default=0.05, ge=0, le=1)
-    """Limit on test texts that also occur in training."""
+    """Limit on the test split's prompts, and on its responses, that also occur in training."""
     max_marker_share: float = Field(default=0.0, ge=0, le=1)
     """Limit on pairs with a language model's control tokens or active HTML in a text."""
     seed: Seed = 0
-    """Seed of the sample."""
+    """Seed of the sample, of the pairs that are shown, and of the permutations that find near-duplicates."""
 
 
 class GenerateConfig(StageConfig):
@@ -117,7 +141,7 @@ class GenerateConfig(StageConfig):
     """Times that a turn is asked for, each with another seed, before its conversation is rejected."""
     seed: Seed = 0
     """Seed of topics, moods, temperatures, lengths and sampling."""
-    batch_size: int = Field(default=16, ge=1, le=4096)
+    batch_size: int = Field(default=32, ge=1, le=4096)
     """Conversations that a local model continues at the same time."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of a local model, "auto" bfloat16 where the processor is fast at it."""
@@ -150,7 +174,9 @@ class GenerateConfig(StageConfig):
             return None
         address = urlsplit(base_url)
         if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError("`generate.base_url` must begin with http:// or https:// and a host, as an endpoint's does")
+            raise ValueError(
+                "`generate.base_url` must begin with http:// or https:// and a host, as an endpoint's does"
+            )
         if "@" in address.netloc or address.query or address.fragment:
             raise ValueError(
                 "`generate.base_url` must hold no credentials, query or fragment, since settings are recorded; "

@@ -30,7 +30,7 @@ class DataConfig(StageConfig):
     store: str = Field(default="data/store", min_length=1)
     """Folder of all artifacts."""
     tracking: TrackingConfig = TrackingConfig()
-    """MLflow."""
+    """How the run is recorded in MLflow."""
     triplets: TripletsConfig = TripletsConfig()
     """Conversations in, triplets out."""
     split: SplitConfig = SplitConfig()

@@ -102,11 +102,19 @@ class Renderer:
         """Token ids of a response, and the control tokens found in it."""
         (safe,), hits = self._make_safe([{"role": "assistant", "content": response}])
         ids = self._split_ids(safe["content"])
-        if not ids:
-            raise ValueError(f"`embed` needs responses of at least one token, got {response!r}; reject the pair")
-        if self._tokenizer.chat_template is None:
+        if ids and self._tokenizer.chat_template is None:
             ids = self._after_cue(safe["content"], ids)
-        return ids, hits
+        return ids or self._end_of_turn(response), hits
+
+    def _end_of_turn(self, response: str) -> list[int]:
+        """Token that stands for a response without any: the one by which a model says that it has nothing to add."""
+        end = self._tokenizer.eos_token_id
+        if end is None:
+            raise ValueError(
+                f"`embed` needs responses of at least one token, or a tokenizer that ends a turn with one, got "
+                f"{response!r} and none; reject the pair"
+            )
+        return [end]
 
     def _after_cue(self, text: str, alone: list[int]) -> list[int]:
         """Token ids of a response as they are after the plain template's cue, where the tokenizer splits there.

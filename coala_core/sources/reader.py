@@ -1,251 +1,144 @@
-"""Stream numbered rows out of JSON lines, JSON and Parquet files, gzipped or not.
+"""Stream numbered rows out of files of every readable kind.
 
-A line or item that cannot be read becomes a `Reject`; a file that cannot be read is one error.
+``files``      names to files        ``lines``, ``documents``   JSON
+``remote``     files behind a URL    ``tables``, ``separated``  Parquet, CSV and TSV
+``hub``        data sets of the hub  ``archives``, ``reviews``  zip and tar, IMDb's texts
 """
 
 from __future__ import annotations
 
 import gzip
-import json
+import io
+import shutil
+import struct
+import tarfile
+import tempfile
+import zipfile
 import zlib
-from collections.abc import Iterator
-from importlib import resources
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import BinaryIO, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from coala_core.config import BUILTIN_CONVERSATIONS
-from coala_core.sources.layouts import LAYOUT_FIELDS
-from coala_core.sources.records import Fault, Reject, Row, excerpt_of
+from coala_core.sources.archives import archive_rows
+from coala_core.sources.documents import document_rows, read_whole
+from coala_core.sources.files import ARCHIVES, COMPRESSIONS, PARQUET, REVIEW, SourceFile, suffix_of
+from coala_core.sources.lines import first_line, line_rows
+from coala_core.sources.records import Reject, Row
+from coala_core.sources.reviews import review_rows
+from coala_core.sources.separated import separated_rows
+from coala_core.sources.tables import parquet_rows
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
-MAX_LINE_BYTES = 64 * 2**20
-MAX_DOCUMENT_BYTES = 512 * 2**20
-_PARQUET_ROWS = 256
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-def resolve_conversations(name: str) -> Path:
-    """Turn the setting `triplets.conversations` into the path of a readable file.
-
-    Parameters
-    ----------
-    name : str
-        A path, or "builtin" for the conversations shipped with the package.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is a directory, or its suffix is none of `SUFFIXES`.
-    """
-    path = _builtin_path() if name == BUILTIN_CONVERSATIONS else Path(name).expanduser()
-    if path.is_dir():
-        found = sorted(entry.name for entry in path.iterdir() if _suffix(entry) is not None)
-        listed = ", ".join(found[:5]) or "none that can be read"
-        raise ValueError(
-            f"`triplets.conversations` must name one file, got the directory {path}; files there: {listed}."
-        )
-    if not path.exists():
-        raise FileNotFoundError(
-            f"`triplets.conversations` must name an existing file, got {str(path)!r}; "
-            f'correct the path, or write "{BUILTIN_CONVERSATIONS}" for the shipped conversations.'
-        )
-    if _suffix(path) is None:
-        raise ValueError(
-            f"`triplets.conversations` must end in one of {', '.join(SUFFIXES)}, got {path.name!r}; "
-            "convert the file or correct its name."
-        )
-    return path
+_READERS: dict[str, Callable[[BinaryIO, str], Iterator[Row | Reject]]] = {
+    ".jsonl": line_rows,
+    ".ndjson": line_rows,
+    ".json": document_rows,
+    ".csv": partial(separated_rows, delimiter=","),
+    ".tsv": partial(separated_rows, delimiter="\t"),
+    PARQUET: parquet_rows,
+}
+_KINDS = {PARQUET: "Parquet", ".gz": "gzip", ".zst": "Zstandard", ".zip": "zip", ".tar": "tar", ".tgz": "gzip"}
+_DAMAGE = (
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    pa.ArrowException,
+    struct.error,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+_BUFFER = 1 << 20
 
 
-def read_rows(path: Path | str) -> Iterator[Row | Reject]:
-    """Stream the rows of one file, each with its 1-based number.
+def read_rows(file: SourceFile) -> Iterator[Row | Reject]:
+    """Stream the rows of one file.
 
-    JSON lines and Parquet are streamed; a JSON document (a list, or an object around a single list) is held
-    whole, up to 512 MiB. A .json file that holds an object per line is read as JSON lines. Lines of
-    nothing but whitespace hold no row and are passed over, though they count as lines.
+    ==============================  =============================================================================
+    .jsonl, .ndjson                 one object a line, `lines.line_rows`
+    .json                           a list, an object around a single list, one object, or lines after all,
+                                    `documents.document_rows`
+    .csv, .tsv                      a header and rows of strings, `separated.separated_rows`
+    all of these + .gz, .zst        the same, packed in one or several gzip members or Zstandard frames
+    .parquet                        `tables.parquet_rows`
+    .txt below ``pos`` or ``neg``   one review of IMDb, `reviews.review_rows`
+    .zip, .tar, .tar.gz, .tgz,      members of all kinds above, `archives.archive_rows`
+    .tar.zst
+    ==============================  =============================================================================
+
+    Everything but JSON documents, and Parquet in archives, is streamed; those are held whole, up to 512 MiB.
 
     Parameters
     ----------
-    path : Path or str
-        A file with one of `SUFFIXES`.
+    file : SourceFile
+        As `resolve_conversations` gives it.
 
     Yields
     ------
     Row or Reject
-        In file order. Lines above 64 MiB, not in UTF-8, not JSON or not an object are rejects.
+        In file order, with 1-based numbers and the name of the file; of an archive, with the name and numbers of its
+        members. What cannot be read of a row (more than 64 MiB, not UTF-8, not JSON, more than 128 levels deep, not
+        an object) is a reject.
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        As `resolve_conversations`; ValueError also if the gzip stream, the JSON document or the Parquet
-        file is damaged, or a JSON document is too large to hold.
+    FileNotFoundError
+        If the file is gone.
+    ValueError
+        If it cannot be opened, is damaged, or a document is too large to hold.
     """
-    path = resolve_conversations(str(path))
-    suffix = _suffix(path)
     try:
-        if suffix == ".parquet":
-            yield from _parquet_rows(path)
-        elif suffix in (".jsonl", ".jsonl.gz"):
-            yield from _line_rows(path)
-        else:
-            yield from _document_rows(path)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        with file.open() as stream:
+            yield from _rows(stream, file.suffix, file.address, file.name)
+    except FileNotFoundError:
+        raise
+    except _DAMAGE as error:
+        kind = _KINDS.get(file.suffix[file.suffix.rindex(".") :], "readable")
         raise ValueError(
-            f"`read_rows({str(path)!r})` needs an intact gzip file, got {_first_line(error)}; fetch it again."
-        ) from error
-    except (pa.ArrowException, OSError) as error:
-        if suffix != ".parquet":
-            raise
-        raise ValueError(
-            f"`read_rows({str(path)!r})` needs an intact Parquet file, got {_first_line(error)}; write it again."
+            f"`read_rows({file.name!r})` needs an intact {kind} file, got {first_line(error)}; "
+            f"{'write' if file.suffix == PARQUET else 'fetch'} it again."
         ) from error
 
 
-def _builtin_path() -> Path:
-    """Locate the shipped conversations."""
-    try:
-        return Path(str(resources.files("coala_data").joinpath("conversations.jsonl")))
-    except ModuleNotFoundError as error:
-        raise FileNotFoundError(
-            f'`triplets.conversations="{BUILTIN_CONVERSATIONS}"` needs the package `coala_data`, '
-            "got an installation without it; install the project again or name a file."
-        ) from error
+def _rows(stream: BinaryIO, suffix: str, path: str, source: str) -> Iterator[Row | Reject]:
+    """Read a stream of stored bytes as its suffix says."""
+    packed = ".gz" if suffix.endswith((".gz", ".tgz")) else next((p for p in COMPRESSIONS if suffix.endswith(p)), "")
+    stream = _unpacked(stream, packed)
+    if suffix == REVIEW:
+        yield from review_rows(stream, source, path)
+    elif suffix in ARCHIVES:
+        yield from archive_rows(_seekable(stream) if suffix == ".zip" else stream, suffix, source, _member_rows)
+    else:
+        stream = _seekable(stream) if suffix == PARQUET else stream
+        yield from _READERS[suffix.removesuffix(packed)](stream, source)
 
 
-def _suffix(path: Path) -> str | None:
-    """Return the known suffix of a file name, or None."""
-    name = path.name.lower()
-    return next((suffix for suffix in SUFFIXES if name.endswith(suffix)), None)
+def _member_rows(stream: BinaryIO, path: str, source: str) -> Iterator[Row | Reject]:
+    """Read a member of an archive; Parquet is held, since it is not read from its beginning to its end."""
+    suffix = suffix_of(path) or ""
+    if suffix == PARQUET:
+        stream = io.BytesIO(read_whole(stream, source, "a Parquet file in an archive", "unpack the archive first"))
+    yield from _rows(stream, suffix, path, source)
 
 
-def _open(path: Path) -> BinaryIO:
-    """Open a file for reading bytes, through gzip where its name says so."""
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.name.lower().endswith(".gz") else path.open("rb")
+def _unpacked(stream: BinaryIO, packed: str) -> BinaryIO:
+    """Put the decompressor on a stream that its suffix asks for."""
+    if packed == ".gz":
+        return cast(BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=stream), _BUFFER))
+    if packed == ".zst":
+        frames = pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd")
+        return cast(BinaryIO, io.BufferedReader(frames, _BUFFER))
+    return stream
 
 
-def _line_rows(path: Path) -> Iterator[Row | Reject]:
-    """Stream JSON lines; an overlong line is passed over in pieces, never held."""
-    with _open(path) as stream:
-        number = 0
-        while line := stream.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            if len(line) > MAX_LINE_BYTES:
-                _skip_rest_of_line(stream, line)
-                reason = f"the line is longer than {MAX_LINE_BYTES} bytes"
-                yield Reject(path.name, number, Fault.LONG_LINE, reason, excerpt_of(line))
-                continue
-            if number == 1:
-                line = line.removeprefix(_BYTE_ORDER_MARK)
-            if not line.isspace() and line:
-                yield _parse_line(line, path.name, number)
-
-
-def _skip_rest_of_line(stream: BinaryIO, piece: bytes) -> None:
-    """Advance to the next line without keeping what is read."""
-    while piece and not piece.endswith(b"\n"):
-        piece = stream.readline(2**20)
-
-
-def _parse_line(line: bytes, source: str, number: int) -> Row | Reject:
-    """Decode and parse one line."""
-    try:
-        content = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        reason = f"byte {error.start + 1} of the line is not UTF-8"
-        return Reject(source, number, Fault.NOT_UTF8, reason, excerpt_of(line))
-    except (ValueError, RecursionError) as error:
-        reason = f"the line is not JSON: {_first_line(error)}"
-        return Reject(source, number, Fault.NOT_JSON, reason, excerpt_of(line))
-    return _row(content, source, number)
-
-
-def _row(content: object, source: str, number: int) -> Row | Reject:
-    """Wrap a parsed value, which must be an object."""
-    if isinstance(content, dict):
-        return Row(number, content)
-    reason = f"the row is a {type(content).__name__}, not an object"
-    return Reject(source, number, Fault.NOT_OBJECT, reason, excerpt_of(content))
-
-
-def _document_rows(path: Path) -> Iterator[Row | Reject]:
-    """Read one JSON document, or fall back to JSON lines where it is not one and does not start a list."""
-    raw = _read_document(path)
-    text = raw.removeprefix(_BYTE_ORDER_MARK).decode("utf-8", errors="surrogateescape")
-    del raw
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if text.lstrip().startswith("["):
-            raise ValueError(
-                f"`read_rows({str(path)!r})` needs a complete JSON list, got {_first_line(error)}; "
-                "write it again, or one object per line as .jsonl."
-            ) from error
-        del text
-        yield from _line_rows(path)
-        return
-    damaged = not _is_unicode(text)
-    for number, item in enumerate(_items(document), start=1):
-        if damaged and not _is_unicode(json.dumps(item, ensure_ascii=False)):
-            yield Reject(path.name, number, Fault.NOT_UTF8, "the item holds bytes that are not UTF-8", excerpt_of(item))
-        else:
-            yield _row(item, path.name, number)
-
-
-def _read_document(path: Path) -> bytes:
-    """Read a whole file, refusing one that is too large to hold."""
-    with _open(path) as stream:
-        raw = stream.read(MAX_DOCUMENT_BYTES + 1)
-    if len(raw) > MAX_DOCUMENT_BYTES:
-        raise ValueError(
-            f"`read_rows({str(path)!r})` holds a JSON document whole and takes {MAX_DOCUMENT_BYTES} bytes at most, "
-            "got more; write one object per line as .jsonl, which is streamed."
-        )
-    return raw
-
-
-def _items(document: object) -> list[object]:
-    """Return the rows of a document: a list, an object around a single list, or the document itself."""
-    if isinstance(document, list):
-        return document
-    if isinstance(document, dict) and not LAYOUT_FIELDS & document.keys():
-        lists = [value for value in document.values() if isinstance(value, list)]
-        if len(lists) == 1:
-            return lists[0]
-    return [document]
-
-
-def _is_unicode(text: str) -> bool:
-    """Tell whether a string has no lone surrogate."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _parquet_rows(path: Path) -> Iterator[Row | Reject]:
-    """Stream a Parquet file in small batches."""
-    number = 0
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
-            for index in range(batch.num_rows):
-                number += 1
-                yield _parquet_row(batch.slice(index, 1), path.name, number)
-
-
-def _parquet_row(batch: pa.RecordBatch, source: str, number: int) -> Row | Reject:
-    """Convert one row, whose strings Parquet does not promise to be UTF-8."""
-    try:
-        return Row(number, batch.to_pylist()[0])
-    except UnicodeDecodeError:
-        return Reject(source, number, Fault.NOT_UTF8, "a string of the row is not UTF-8", "")
-
-
-def _first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _seekable(stream: BinaryIO) -> BinaryIO:
+    """Return a stream that can seek: itself, or a copy of a remote one in a temporary file without a name."""
+    if stream.seekable():
+        return stream
+    copy = tempfile.TemporaryFile()
+    shutil.copyfileobj(stream, copy, _BUFFER)
+    copy.seek(0)
+    return cast(BinaryIO, copy)

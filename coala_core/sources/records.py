@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 Role = Literal["system", "user", "assistant"]
 
 EXCERPT_CHARACTERS = 200
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=str)
 
 
 class Fault(StrEnum):
@@ -36,7 +37,14 @@ class Fault(StrEnum):
     EQUAL_RESPONSES = "chosen equals rejected"
     NO_GROUP = "group field missing"
     DUPLICATE_ID = "duplicate id"
-    EQUAL_REPLIES = "identical adjacent replies"
+    EQUAL_REPLIES = "identical replies"
+    NEAR_DUPLICATE = "near-duplicate replies"
+    MISSING_FIELD = "field missing"
+    BAD_LABEL = "unusable label"
+    BAD_SCORE = "unusable score"
+    TIED_SCORES = "tied scores"
+    NO_PARTNER = "no partner"
+    MIXED_LAYOUTS = "mixed layouts"
 
 
 class RowError(ValueError):
@@ -118,9 +126,12 @@ class Preference:
     prompt : tuple of Turn
         Checked like the turns of a `Conversation`.
     chosen, rejected : str
-        The two responses, verbatim; they differ by more than surrounding whitespace.
+        The two responses, verbatim; one of them may be blank, not both.
     conversation_id, group, fields, row, layout, source
-        As in `Conversation`.
+        As in `Conversation`; without an id of the row's own, the conversation is a digest of the prompt.
+    rows : int
+        Rows of the input that the pair accounts for: 1, or for a pair made of several rows (see
+        `coala_core.sources.pairing`) those that no earlier pair has accounted for.
     """
 
     conversation_id: str
@@ -133,12 +144,68 @@ class Preference:
     row: int
     layout: str
     source: str = ""
+    rows: int = 1
 
     @property
     def key(self) -> str:
-        """What must be unique in a file: the pair where the row names it, else the conversation."""
-        named = self.fields.get("pair_id") is not None
-        return self.pair_id if named else self.conversation_id
+        """What must be unique: the conversation where it has one pair, else the pair."""
+        alone = self.pair_id == f"{self.conversation_id}#1"
+        return self.conversation_id if alone else self.pair_id
+
+
+@dataclass(frozen=True)
+class RatedResponse:
+    """One response with a label or a score, which makes a pair together with another row.
+
+    Attributes
+    ----------
+    conversation_id : str or None
+        Digest of the prompt, or None where all rows of the layout share one prompt.
+    group : str or None
+        Value of the field to group by, or None where that is the conversation.
+    prompt : tuple of Turn
+        Checked like the turns of a `Conversation`.
+    response : str
+        Verbatim.
+    worth : float
+        The score; of a label, 1 for good and 0 for bad.
+    pairing : {"label", "score"}
+        What pairs are made by.
+    row_id : str or None
+        The row's own id.
+    fields : mapping
+        The row's other scalar fields.
+    layout : str
+        Name of the layout.
+    origin : Row
+        The row itself, for the reject that it may become.
+    """
+
+    conversation_id: str | None
+    group: str | None
+    prompt: tuple[Turn, ...]
+    response: str
+    worth: float
+    pairing: Literal["label", "score"]
+    row_id: str | None
+    fields: Mapping[str, object]
+    layout: str
+    origin: Row
+
+    @property
+    def key(self) -> str | None:
+        """What must be unique: the row, where it has an id."""
+        return self.row_id
+
+    @property
+    def row(self) -> int:
+        """1-based row number in the file."""
+        return self.origin.number
+
+    @property
+    def source(self) -> str:
+        """Name of the file."""
+        return self.origin.source
 
 
 @dataclass(frozen=True)
@@ -169,6 +236,19 @@ class Reject:
     pair_only: bool = False
 
 
+def reject_row(row: Row, error: RowError) -> Reject:
+    """Turn a row that cannot be used into its reject.
+
+    Parameters
+    ----------
+    row : Row
+        The row as it was read.
+    error : RowError
+        What is wrong with it.
+    """
+    return Reject(row.source, row.number, error.fault, str(error), excerpt_of(row.content))
+
+
 def excerpt_of(content: object) -> str:
     """Return the start of a row as printable text, at most 200 characters.
 
@@ -180,5 +260,17 @@ def excerpt_of(content: object) -> str:
     if isinstance(content, bytes):
         text = content[: 4 * EXCERPT_CHARACTERS].decode("utf-8", errors="replace")
     else:
-        text = json.dumps(content, ensure_ascii=False, default=str)
+        text = _start_of_json(content)
     return text.encode("utf-8", errors="replace").decode("utf-8")[:EXCERPT_CHARACTERS]
+
+
+def _start_of_json(content: object) -> str:
+    """Write no more of a value than an excerpt shows, so that neither its size nor its depth matters."""
+    pieces: list[str] = []
+    length = 0
+    for piece in _ENCODER.iterencode(content):
+        pieces.append(piece)
+        length += len(piece)
+        if length >= EXCERPT_CHARACTERS:
+            break
+    return "".join(pieces)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from coala_core.config import SplitConfig
 from coala_core.progress import Progress, silent
-from coala_core.splits import split_table
+from coala_core.splits import split_file
 from coala_core.stages.base import Plan, by_content, produce
 from coala_core.stages.triplets import TRIPLETS
 from coala_core.storage import Artifact, Store, Workspace
 
 STAGE = "split"
-REVISION = 1
+REVISION = 2
 SPLIT = "split.parquet"
+_ROW_GROUP = 65_536
 
 
 def plan(store: Store, config: SplitConfig, triplets: Artifact) -> Plan:
@@ -34,7 +38,7 @@ def run(store: Store, config: SplitConfig, triplets: Artifact, progress: Progres
     triplets : Artifact
         Of the stage ``triplets``.
     progress : Progress
-        Told pairs assigned.
+        Told pairs compared.
 
     Raises
     ------
@@ -44,9 +48,13 @@ def run(store: Store, config: SplitConfig, triplets: Artifact, progress: Progres
 
     def compute(workspace: Workspace) -> None:
         workspace.clear()
-        result = split_table(pq.read_table(triplets.path / TRIPLETS), config)
-        workspace.write(SPLIT, lambda path: pq.write_table(result.table, path, compression="zstd"))
+        result = split_file(triplets.path / TRIPLETS, config, progress)
+        workspace.write(SPLIT, lambda path: _write(result.table, path))
         workspace.report = dict(result.report)
-        progress(result.table.num_rows, result.table.num_rows, "pairs")
 
     return produce(store, plan(store, config, triplets), compute)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """Write row groups that a reader can hold one at a time."""
+    pq.write_table(table, path, compression="zstd", row_group_size=_ROW_GROUP)

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from coala_core.config import TripletsConfig
 from coala_core.progress import Progress, silent
 from coala_core.sources import resolve_conversations
 from coala_core.stages.base import Plan, produce
-from coala_core.storage import Artifact, Store, Workspace, digest, file_digest
-from coala_core.triplets import build_triplets
+from coala_core.storage import Artifact, Store, Workspace
+from coala_core.triplets import write_triplets
 
 STAGE = "triplets"
-REVISION = 2
-_ROW_GROUP = 4096
+REVISION = 3
 TRIPLETS = "triplets.parquet"
 REJECTS = "rejects.jsonl"
 
 
 def plan(store: Store, config: TripletsConfig) -> Plan:
-    """Key of the triplets: the file's bytes and name, and how they are read."""
-    path = resolve_conversations(config.conversations)
+    """Key of the triplets: names and bytes of the files, and how they are read."""
+    unused = set() if config.pairs == "window" else {"window"}
     identity: dict[str, Any] = {
-        **config.model_dump(exclude={"conversations"}),
-        "name": path.name,
-        "sha256": file_digest(path),
+        **config.model_dump(exclude={"conversations", *unused}),
+        "files": [[file.name, file.digest()] for file in resolve_conversations(config.conversations)],
     }
     return Plan(STAGE, REVISION, config.model_dump(), {}, identity)
 
@@ -45,7 +39,7 @@ def run(store: Store, config: TripletsConfig, progress: Progress = silent) -> Ar
     store : Store
         Where the artifact goes, and where an equal one is looked for.
     config : TripletsConfig
-        The file, and how to read it.
+        The files, and how to read them.
     progress : Progress
         Told rows read.
 
@@ -54,25 +48,18 @@ def run(store: Store, config: TripletsConfig, progress: Progress = silent) -> Ar
     FileNotFoundError
         If there is no such file.
     ValueError
-        If no row of it can be used.
+        If no row of them can be used.
     """
 
     def compute(workspace: Workspace) -> None:
         workspace.clear()
-        built = build_triplets(config, progress)
-        rejects = [asdict(reject) for reject in built.rejects]
-        workspace.write(TRIPLETS, lambda path: _write(built.table, path))
-        workspace.write_lines(REJECTS, rejects)
-        workspace.report = {**built.report, "texts_sha256": texts_digest(built.table)}
+
+        def fill(triplets: Path) -> None:
+            workspace.write(REJECTS, lambda rejects: fill_both(triplets, rejects))
+
+        def fill_both(triplets: Path, rejects: Path) -> None:
+            workspace.report = write_triplets(config, triplets, rejects, progress)
+
+        workspace.write(TRIPLETS, fill)
 
     return produce(store, plan(store, config), compute)
-
-
-def _write(table: pa.Table, path: Path) -> None:
-    """Write row groups that a reader can hold one at a time."""
-    pq.write_table(table, path, compression="zstd", row_group_size=_ROW_GROUP)
-
-
-def texts_digest(table: pa.Table) -> str:
-    """Digest of ids and texts in order, which is all of the triplets that features depend on."""
-    return digest(table.select(["pair_id", "prompt", "chosen", "rejected"]).to_pylist())

@@ -1,13 +1,16 @@
 import hashlib
+import sys
 from collections import Counter
+from itertools import combinations
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coala_core.config import SplitConfig
-from coala_core.splits import SPLIT_SCHEMA, SPLITS, assign_split, check_leakage, split_table
+from coala_core.splits import SPLIT_SCHEMA, SPLITS, assign_split, check_leakage, split_file, split_table
 from coala_core.triplets import TRIPLET_SCHEMA
 
 groups_of_text = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=30)
@@ -113,6 +116,64 @@ def test_shared_texts_are_counted_after_normalising():
         "prompts": {"train/validation": 1, "train/test": 0, "validation/test": 0},
         "responses": {"train/validation": 1, "train/test": 1, "validation/test": 0},
     }
+
+
+blanks = st.sampled_from([" ", "  ", "\t", "\n", "\x1c", "\x85", "\xa0", "\u2028", "\u3000", "\u200b", ""])
+spaced = st.lists(blanks | st.sampled_from(["a", "A", "ß", "ss", "é", "\u0301"]), max_size=5).map("".join)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.tuples(spaced, spaced, spaced), min_size=3, max_size=12), st.integers(0, 2), st.data())
+def test_shared_texts_are_those_of_plain_sets(rows, seed, data):
+    config = SplitConfig(seed=seed)
+    members = [names[0] for names in names_in(config, 1).values()]
+    groups = members + data.draw(st.lists(st.sampled_from(members), min_size=len(rows) - 3, max_size=len(rows) - 3))
+    first = triplets(["a group of none"])  # cut off again, so that the columns begin inside their buffers
+    table = pa.concat_tables([first, triplets(groups, *map(list, zip(*rows, strict=True)))]).combine_chunks().slice(1)
+    texts = {kind: {split: set() for split in SPLITS} for kind in ("prompts", "responses")}
+    for group, (prompt, *responses) in zip(groups, rows, strict=True):
+        home = assign_split(group, config)
+        texts["prompts"][home].add(" ".join(prompt.casefold().split()))
+        texts["responses"][home].update(" ".join(text.casefold().split()) for text in responses)
+    assert split_table(table, config).report["shared_texts"] == {
+        kind: {f"{a}/{b}": len(sets[a] & sets[b]) for a, b in combinations(SPLITS, 2)} for kind, sets in texts.items()
+    }
+
+
+def test_printable_text_has_no_whitespace_but_the_space():
+    # The comparison of texts relies on it, over all of Unicode.
+    letters = filter(str.isprintable, map(chr, range(sys.maxunicode + 1)))
+    assert [letter for letter in letters if letter.isspace()] == [" "]
+
+
+def test_a_file_is_split_as_the_table_in_it(tmp_path):
+    config, path, heard = SplitConfig(), tmp_path / "triplets.parquet", []
+    rows = [name for names in names_in(config, 30).values() for name in names] * 60  # 5,400 rows, over 4,096
+    table = triplets(rows, prompts=[f"{at % 50}" for at in range(len(rows))])
+    pq.write_table(table, path, row_group_size=500)
+    expected = split_table(table, config)
+    found = split_file(path, config, lambda *event: heard.append(event))
+    assert found.table.equals(expected.table)
+    assert found.report == expected.report
+    assert expected.report["shared_texts"]["prompts"] == dict.fromkeys(expected.report["shared_texts"]["prompts"], 50)
+    done = [event[0] for event in heard]
+    assert done == sorted(done)
+    assert heard[-1] == (5400, 5400, "pairs")
+
+
+def test_a_file_that_cannot_be_split_is_refused_by_name(tmp_path):
+    path, whole = tmp_path / "some.parquet", triplets(["a", "b"])
+    pq.write_table(whole.drop_columns(["group"]), path)
+    with pytest.raises(
+        ValueError, match=r"`split_file\('.*some\.parquet'\)` needs the columns .*, got none named group"
+    ):
+        split_file(path, SplitConfig())
+    pq.write_table(whole.slice(0, 0), path)
+    with pytest.raises(ValueError, match=r"some\.parquet'\)` needs at least one triplet, got 0 rows"):
+        split_file(path, SplitConfig())
+    pq.write_table(pa.concat_tables([whole, whole]), path)
+    with pytest.raises(ValueError, match=r"some\.parquet'\)` needs distinct pair_id values, got 2 repeated"):
+        split_file(path, SplitConfig())
 
 
 def test_only_the_last_message_of_a_prompt_is_compared():

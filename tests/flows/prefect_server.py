@@ -24,7 +24,8 @@ class Server:
     """A running server, asked over HTTP and by Prefect's own command."""
 
     def __init__(self, home: Path, port: int) -> None:
-        self.api = f"http://127.0.0.1:{port}/api"
+        self.pages = f"http://127.0.0.1:{port}"
+        self.api = f"{self.pages}/api"
         self.environment = clean_environment(
             PREFECT_HOME=str(home), PREFECT_API_URL=self.api, PREFECT_SERVER_ANALYTICS_ENABLED="false", DO_NOT_TRACK="1"
         )
@@ -56,14 +57,14 @@ class Server:
 
 
 @contextmanager
-def running_server(folder: Path) -> Iterator[Server]:
+def running_server(folder: Path, *, ui: bool = False) -> Iterator[Server]:
     """A server that is gone afterwards, whatever happens."""
     port = free_port()
     server = Server(folder / "home", port)
     log = folder / "server.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"],
+            [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--ui" if ui else "--no-ui"],
             env=server.environment,
             stdout=output,
             stderr=output,

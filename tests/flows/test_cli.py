@@ -57,7 +57,7 @@ def test_help_is_quick_and_loads_no_heavy_package() -> None:
         (["triplets", "--set", "split.train=0.9", "--set", "split.validation=0.3"], "got 0.9 + 0.3; lower one of them"),
         (["triplets", "--conversations", "/nowhere/a.jsonl"], "must name an existing file, got '/nowhere/a.jsonl'"),
         (["triplets", "--config", "/nowhere/a.yaml"], "needs a YAML file, got no file at `/nowhere/a.yaml`"),
-        (["triplets", "--conversations", "/tmp"], "must name one file, got the directory /tmp"),
+        (["triplets", "--conversations", "."], "must lead to at least one file that ends in one of"),
         (["triplets", "--store", "/dev/null/store"], "Not a directory: '/dev/null/store"),
         (["triplets", "--nonsense", "1"], "Unknown option: --nonsense"),
         (["triplets", "--group-by", "colour"], "group field missing"),
@@ -97,7 +97,7 @@ def test_a_file_without_usable_rows_is_refused_with_counts(tmp_path: Path, capsy
     path.write_text("\n".join(rows))
     assert main(["triplets", "--conversations", str(path), "--store", str(tmp_path / "store")]) == 2
     error = capsys.readouterr().err
-    assert "got none of 4 (2 unknown layout, 1 not JSON, 1 empty; first, row 1:" in error
+    assert "got none of 4 (2 unknown layout, 1 not JSON, 1 empty; first, row 1 of rows.jsonl:" in error
     assert error.count("\n") == 1
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModel, AutoTokenizer
 
 from coala_core.config import EmbedConfig
 from coala_core.embed.batching import padded_batches
@@ -18,7 +19,7 @@ from coala_core.embed.language_model import LanguageModel, load_language_model
 from coala_core.embed.prefix_tree import PackedBatch, pack_batches
 from coala_core.embed.rendering import Renderer, TokenSequence
 from tests.plain_forward import PAIRS, POOLINGS, check_features, expected_features, pair, plain_states, prefixes, say
-from tests.tiny_models import ARCHITECTURES, DEPTH, END, OTHERS, WINDOW, save_tiny_model
+from tests.tiny_models import ARCHITECTURES, DEPTH, END, OTHERS, START, WINDOW, save_tiny_model
 
 ALL_LAYERS = tuple(range(1, DEPTH + 1))
 
@@ -211,11 +212,24 @@ def test_states_that_are_not_finite_are_refused_and_the_first_pair_is_named(mode
 
 
 def test_a_text_that_cannot_be_rendered_names_its_pair(model: LanguageModel) -> None:
-    broken = [*PAIRS[:1], pair("p-empty", "Why?", "", "No.")]
-    with pytest.raises(ValueError, match=r"pair p-empty: `embed` needs responses of at least one token, got ''"):
+    broken = [*PAIRS[:1], TextPair("p-empty", (), "Yes.", "No.")]
+    with pytest.raises(ValueError, match=r"pair p-empty: `embed` needs prompts of at least one turn, got none"):
         embed_pairs(broken, model, config())
     with pytest.raises(ValueError, match=r"must hold at least one pair, got none"):
         embed_pairs([], model, config())
+
+
+def test_an_empty_response_has_the_state_of_the_end_of_its_turn(tiny_models: dict[str, Path]) -> None:
+    folder = tiny_models["qwen3"]
+    blank = TextPair("blank", (say("user", "Why?"),), "", "No.")
+    features = embed_pairs([blank], load_language_model(folder, config()), config()).features
+    tokenizer, plain = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    ids = tokenizer(f"{START}user\nWhy?{END}\n{START}assistant\n{END}", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        state = plain(ids, output_hidden_states=True).hidden_states[2][0, -1].numpy()
+    for pooling in POOLINGS:
+        np.testing.assert_allclose(features[f"chosen_layer2_{pooling}"][0], state, rtol=1e-4, atol=1e-4)
+    assert np.abs(features["rejected_layer2_mean"][0] - state).max() > 0.05
 
 
 def sequences(pairs: list[TextPair], model: LanguageModel, max_tokens: int = 512) -> list[TokenSequence]:

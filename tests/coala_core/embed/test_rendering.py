@@ -269,12 +269,21 @@ def test_a_template_that_refuses_the_turns_is_quoted_in_one_sentence() -> None:
         make.render([say("system", "be kind"), say("user", "why?")], "yes")
 
 
-def test_empty_responses_and_prompts_are_refused() -> None:
-    make = renderer("chat", 64)
-    with pytest.raises(ValueError, match=r"responses of at least one token, got ''; reject the pair"):
-        make.render([say("user", "why?")], "")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_response_without_tokens_is_the_end_of_its_turn(kind: str) -> None:
+    prompt = [say("user", "why?")]
+    for sequence in renderer(kind, 64).render_pair(prompt, "", "yes")[:1]:
+        assert sequence.token_ids == (*written(kind, prompt), tokenizer(kind).eos_token_id)
+        assert sequence.response_start == len(sequence.token_ids) - 1
+
+
+def test_what_has_no_tokens_and_no_end_is_refused() -> None:
+    own = tiny_tokenizer(chat=True)
+    own.eos_token = None
+    with pytest.raises(ValueError, match=r"a tokenizer that ends a turn with one, got '' and none"):
+        Renderer(own, 64, len(own)).render([say("user", "why?")], "")
     with pytest.raises(ValueError, match=r"prompts of at least one turn, got none; reject the pair"):
-        make.render([], "yes")
+        renderer("chat", 64).render([], "yes")
 
 
 @pytest.mark.parametrize("where", ["prompt", "response"])

@@ -3,6 +3,7 @@ import pytest
 from coala_core.config import TripletsConfig
 from coala_core.sources import Fault, RowError, Turn
 from coala_core.sources.turns import SPEAKERS, check_dialogue, role_of, text_of
+from tests.coala_core.sources.reading import parse
 
 
 @pytest.mark.parametrize("speaker", ["tool", "agent3", "", None, 1, ["user"]])
@@ -66,3 +67,31 @@ def test_dialogues_that_break_a_rule_are_refused(letters, fault, message):
     with pytest.raises(RowError, match=message) as caught:
         check_dialogue(dialogue(letters))
     assert caught.value.fault is fault
+
+
+@pytest.mark.parametrize("text", ["café", "\u2028x", "🌍"])
+def test_texts_beyond_ascii_pass_unchanged(text):
+    assert parse({"history": [text, "b", "c", text]}).turns[3].text == text
+
+
+def layout(field, texts):
+    speakers = ["agent2", "agent1"] * 2
+    if field == "utterances":
+        return [list(pair) for pair in zip(speakers, texts, strict=True)]
+    messages = [{"role": role, "content": text} for role, text in zip(speakers, texts, strict=True)]
+    return messages if field == "messages" else texts
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_half_a_character_is_found_wherever_it_stands(place):
+    # JSON can write half of a surrogate pair as an escape; a text of ASCII alone cannot hold one
+    texts = ["a", "b", "c", "d"]
+    texts[place] = "café \ud83d"
+    for field in ("history", "messages", "utterances"):
+        with pytest.raises(RowError, match=f"turn {place + 1} of `{field}` holds a lone surrogate at character 6"):
+            parse({field: layout(field, texts)})
+
+
+def test_a_speaker_that_is_no_text_is_named_by_its_type():
+    with pytest.raises(RowError, match="turn 1 is spoken by a list, which is no known role"):
+        role_of([["user"]], "turn 1")

@@ -30,6 +30,20 @@ def test_the_key_follows_content_name_and_reading_but_not_the_folder(tmp_path: P
     keys = [triplets.plan(store, config).key for config in configs]
     assert keys[0] == keys[1]
     assert len(set(keys)) == 4
+    pairs = [
+        TripletsConfig(conversations=str(original), **settings)
+        for settings in (
+            {"pairs": "all_later"},
+            {"pairs": "window"},
+            {"pairs": "window", "window": 3},
+            {"near_duplicates": 0.8},
+            {"identical_pairs": "reject"},
+        )
+    ]
+    keys += [triplets.plan(store, config).key for config in pairs]
+    assert len(set(keys)) == 4 + len(pairs)
+    # Where every reply is set against the next one, a window changes nothing.
+    assert triplets.plan(store, TripletsConfig(conversations=str(original), window=3)).key == keys[0]
     write_lessons(original, 4)
     assert triplets.plan(store, configs[0]).key not in keys
 
@@ -64,10 +78,20 @@ def test_rejects_are_kept_with_their_line_numbers(tmp_path: Path) -> None:
     assert pq.read_table(made.path / "triplets.parquet").num_rows == made.report["triplets"] == 2 * 3
 
 
+def test_files_are_read_in_order_and_rejects_name_theirs(tmp_path: Path) -> None:
+    for name, number in (("b.jsonl", 0), ("a.jsonl", 1)):
+        (tmp_path / name).write_text(json.dumps(lesson(number)) + "\nnot JSON\n")
+    made = triplets.run(Store(tmp_path / "store"), TripletsConfig(conversations=str(tmp_path / "*.jsonl")))
+    rejects = [json.loads(line) for line in (made.path / "rejects.jsonl").read_text().splitlines()]
+    assert [(reject["source"], reject["row"]) for reject in rejects] == [("a.jsonl", 2), ("b.jsonl", 2)]
+    ids = pq.read_table(made.path / "triplets.parquet")["conversation_id"].to_pylist()
+    assert ids == [lesson(1)["id"]] * 3 + [lesson(0)["id"]] * 3
+
+
 def test_a_refused_file_leaves_no_artifact(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text("not JSON\n")
     store = Store(tmp_path / "store")
-    with pytest.raises(ValueError, match="got none of 1 .1 not JSON; first, row 1:"):
+    with pytest.raises(ValueError, match="got none of 1 .1 not JSON; first, row 1 of rows.jsonl:"):
         triplets.run(store, TripletsConfig(conversations=str(path)))
     assert list(store.root.glob("triplets/*/manifest.json")) == []
