@@ -40,14 +40,14 @@ def plot_margins_over_epochs(history: Sequence[Row], path: Path) -> None:
     for axes, name in ((upper, "rewards/margins"), (lower, "rewards/accuracies")):
         axes.plot(epochs, _column(history, name), color=BLUE, label="train", marker=mark)
         axes.plot(epochs, _column(history, f"eval_{name}"), color=RED, linestyle="--", label="validation", marker=mark)
-        _tidy(axes, empty=not history)
+        tidy(axes, empty=not history)
     upper.axhline(0, color=GREY, linewidth=0.8)
     upper.set_ylabel("reward margin (nats)")
     lower.axhline(0.5, color=GREY, linewidth=0.8)
     lower.set(ylabel="share of pairs in order", xlabel="epoch")
     upper.legend(frameon=False, loc="best")
     upper.set_title("Phase II: margin and accuracy on pairs")
-    _save(figure, path)
+    save(figure, path)
 
 
 def plot_margin_histogram(margins: ArrayLike, path: Path) -> None:
@@ -75,8 +75,8 @@ def plot_margin_histogram(margins: ArrayLike, path: Path) -> None:
         title += f" ({values.size - finite.size:,} not finite)"
     axes.axvline(0, color="black", linewidth=1.2)
     axes.set(xlabel="reward of chosen minus reward of rejected (nats)", ylabel="pairs", title=title)
-    _tidy(axes, empty=not finite.size)
-    _save(figure, path)
+    tidy(axes, empty=not finite.size)
+    save(figure, path)
 
 
 def plot_residuals(history: Sequence[Row], path: Path) -> None:
@@ -117,8 +117,8 @@ def plot_residuals(history: Sequence[Row], path: Path) -> None:
     axes.set_yscale("log")
     axes.set(xlabel="ADMM sweep", ylabel="relative size", title="Phase I: how one solve converges")
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    _tidy(axes, empty=not history)
-    _save(figure, path)
+    tidy(axes, empty=not history)
+    save(figure, path)
 
 
 def plot_path(rows: Sequence[Row], path: Path, chosen: float | None = None) -> None:
@@ -146,7 +146,7 @@ def plot_path(rows: Sequence[Row], path: Path, chosen: float | None = None) -> N
         axes.set_xscale("log")
         if chosen is not None and chosen > 0:
             axes.axvline(chosen, color=GREY, linestyle=":", linewidth=1.2, label=f"chosen, {chosen:.3g}")
-        _tidy(axes, empty=not rows)
+        tidy(axes, empty=not rows)
     if np.any(gaps > 0):
         gap.set(yscale="log", ylim=(np.nanmin(gaps[gaps > 0]) / 10, np.nanmax(gaps) * 10))
     accuracy.legend(frameon=False, loc="best")
@@ -154,7 +154,7 @@ def plot_path(rows: Sequence[Row], path: Path, chosen: float | None = None) -> N
     neurons.set_ylabel("neurons")
     neurons.set_ylim(bottom=0)
     gap.set(ylabel="certified gap", xlabel="group-lasso weight (log scale)")
-    _save(figure, path)
+    save(figure, path)
 
 
 def _column(rows: Sequence[Row], name: str) -> Floats:
@@ -170,8 +170,8 @@ def _edges_around_zero(values: Floats) -> Floats:
     return width * np.arange(np.floor(low / width) - 1, np.ceil(high / width) + 2)
 
 
-def _tidy(axes: Axes, empty: bool) -> None:
-    """Give axes the common look, and say where there is no data."""
+def tidy(axes: Axes, empty: bool) -> None:
+    """Give axes the common look; where they are `empty`, say that there is no data."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
@@ -181,7 +181,7 @@ def _tidy(axes: Axes, empty: bool) -> None:
         )
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Write a PNG that names neither program nor date."""
     FigureCanvasAgg(figure)
     figure.set_layout_engine("constrained")

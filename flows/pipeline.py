@@ -11,7 +11,7 @@ from flows.context import parameter, prefect_tags
 from flows.refusals import refuse_unstored, require_embedded
 from tasks.records import RunRecord, recorded_run
 from tasks.report import publish
-from tasks.stages import embed_task, evaluate_task, finetune_task, solve_task, split_task, triplets_task
+from tasks.stages import embed_task, evaluate_task, finetune_task, quality_task, solve_task, split_task, triplets_task
 from tasks.summary import RunSummary
 
 
@@ -55,9 +55,10 @@ def coala_head(config: PipelineConfig = PipelineConfig()) -> RunSummary:  # noqa
 
 
 def _data_stages(run: RunRecord, config: DataConfig) -> tuple[Artifact, Artifact]:
-    """From a file of conversations to split triplets."""
+    """From a file of conversations to split triplets, with a report on them."""
     triplets = run.add(triplets_task(config.store, config.triplets))
     split = run.add(split_task(config.store, config.split, triplets))
+    run.add(quality_task(config.store, config.quality, triplets, split))
     return triplets, split
 
 

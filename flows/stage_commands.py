@@ -46,6 +46,22 @@ def split(
     _run_stage(stage, checked, open_artifact(triplets, "triplets"))
 
 
+def quality(
+    triplets: Folder,
+    split: Folder | None = None,
+    *,
+    config: ConfigFile = None,
+    store: StoreFolder = None,
+    settings: Settings = (),
+) -> None:
+    """Measure what the pairs are like, and print the folder; without a split, leaks are not measured."""
+    from coala_core.stages import quality as stage
+
+    checked = configure(config, settings, store=store)
+    inputs = [open_artifact(triplets, "triplets"), *([open_artifact(split, "split")] if split else [])]
+    _run_stage(stage, checked, *inputs)
+
+
 def embed(
     triplets: Folder,
     *,
@@ -118,7 +134,7 @@ def evaluate(
     _run_stage(stage, checked, open_artifact(finetune, "finetune"))
 
 
-STAGE_COMMANDS = (triplets, split, embed, solve, finetune, evaluate)
+STAGE_COMMANDS = (triplets, split, quality, embed, solve, finetune, evaluate)
 
 
 def _run_stage(stage: ModuleType, config: PipelineConfig, *inputs: Artifact) -> None:

@@ -25,7 +25,8 @@ NOTE = "mlflow.note.content"
 
 _STEPS = {"solve": "sweep", "finetune": "epoch"}
 _DATASETS = {"triplets": "conversations", "split": "split", "embed": "features"}
-_FILES = ("head.safetensors", "head.json", "path.json", "evaluation.json", "rejects.jsonl")
+_HEADS = ("head.safetensors", "head.json")
+_REPORTS = ("path.json", "evaluation.json", "quality.json", "quality.md", "rejects.jsonl")
 
 
 class RunRecord:
@@ -126,9 +127,7 @@ def _compared_metrics(stages: Mapping[str, StageRecord]) -> dict[str, float]:
 
 def _heads(stages: Mapping[str, StageRecord]) -> list[Path]:
     """List the files of the trained head, if there is one."""
-    return (
-        [stages["finetune"].path / name for name in ("head.safetensors", "head.json")] if "finetune" in stages else []
-    )
+    return [stages["finetune"].path / name for name in _HEADS] if "finetune" in stages else []
 
 
 def _finished_at(artifact: Artifact) -> float:
@@ -139,7 +138,7 @@ def _finished_at(artifact: Artifact) -> float:
 def recorded_files(artifact: Artifact) -> list[Path]:
     """Files of an artifact that are worth a place in MLflow: heads, reports and pictures, no data."""
     files = [artifact.path / name for name in artifact.manifest["files"]]
-    return [path for path in files if path.name in _FILES or path.suffix == ".png"]
+    return [path for path in files if path.name in (*_HEADS, *_REPORTS) or path.suffix == ".png"]
 
 
 def numbers(report: Mapping[str, Any], prefix: str = "") -> dict[str, float]:

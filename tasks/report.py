@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
 from tasks.results import result_rows, stage_rows
@@ -19,13 +22,20 @@ def publish(summary: RunSummary) -> None:
     create_table_artifact(table, key="results", description=f"Results of {_escaped(summary.name)}")
     create_table_artifact(stage_rows(summary), key="stages", description="Stages and the folders of their artifacts")
     create_markdown_artifact(markdown(summary), key="report", description=f"Report of {_escaped(summary.name)}")
+    if "quality" in summary.stages:
+        _publish_quality(summary.stages["quality"].path)
     if link := mlflow_link(summary):
         needs = None if summary.tracking_url else f"Start `mlflow ui --backend-store-uri {summary.tracking_uri}` first."
         create_link_artifact(link, link_text="this run in MLflow", key="mlflow-run", description=needs)
 
 
 def mlflow_link(summary: RunSummary) -> str | None:
-    """Address of the run's page in MLflow: on its server, or where `mlflow ui` shows a local database."""
+    """Address of the run's page in MLflow: on its server, or where `mlflow ui` shows a local database.
+
+    COALA_MLFLOW_URL is where people's browsers find the server, if that is not where this process does.
+    """
+    if (public := os.environ.get("COALA_MLFLOW_URL")) and summary.tracking_page:
+        return f"{public.rstrip('/')}{summary.tracking_page}"
     if summary.tracking_url or not summary.tracking_page:
         return summary.tracking_url
     return f"{LOCAL_MLFLOW}{summary.tracking_page}"
@@ -41,6 +51,13 @@ def markdown(summary: RunSummary) -> str:
     waiting = f", {summary.pending} records pending" if summary.pending else ""
     lines += ["", f"Tracked in MLflow at `{tracked}`{waiting}."]
     return "\n".join(lines) + "\n"
+
+
+def _publish_quality(folder: Path) -> None:
+    """Show the report on the pairs; its pictures are in MLflow and in the artifact's folder."""
+    from coala_core.stages.quality import page
+
+    create_markdown_artifact(page(folder), key="quality", description="What the pairs are like")
 
 
 def _escaped(text: str) -> str:

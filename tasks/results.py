@@ -43,6 +43,12 @@ def _data(stages: Mapping[str, StageRecord]) -> Rows:
     return [("pairs", _pairs(triplets, split)), ("groups", f"{sum(groups.values())} ({shares})")]
 
 
+def _quality(stages: Mapping[str, StageRecord]) -> Rows:
+    """Row on the limits of the report on the pairs."""
+    exceeded = stages["quality"].report["exceeded"]
+    return [("limits of the quality report", f"exceeded: {', '.join(exceeded)}" if exceeded else "all kept")]
+
+
 def _features(stages: Mapping[str, StageRecord]) -> Rows:
     """Rows on the embedding."""
     embed = stages["embed"]
@@ -92,6 +98,7 @@ class _Part:
 
 _ROWS = (
     _Part(["triplets", "split"], _data),
+    _Part(["quality"], _quality),
     _Part(["embed"], _features),
     _Part(["evaluate"], _verdict),
     _Part(["solve"], _certificate),

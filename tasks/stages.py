@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from coala_core.config import EmbedConfig, EvaluateConfig, FinetuneConfig, SolveConfig, SplitConfig, TripletsConfig
-from coala_core.stages import embed, evaluate, finetune, solve, split, triplets
+from coala_core.config import (
+    EmbedConfig,
+    EvaluateConfig,
+    FinetuneConfig,
+    QualityConfig,
+    SolveConfig,
+    SplitConfig,
+    TripletsConfig,
+)
+from coala_core.stages import embed, evaluate, finetune, quality, solve, split, triplets
 from coala_core.storage import Artifact, Store
 from tasks.stage import reported_progress, stage_task
 
@@ -20,6 +28,15 @@ def split_task(store: str, config: SplitConfig, triplets_artifact: Artifact) -> 
     """Whole groups to train, validation and test."""
     with reported_progress("split") as progress:
         return split.run(Store(store), config, triplets_artifact, progress)
+
+
+@stage_task(quality)
+def quality_task(
+    store: str, config: QualityConfig, triplets_artifact: Artifact, split_artifact: Artifact | None = None
+) -> Artifact:
+    """Measure what the pairs are like, and whether they are worth training on."""
+    with reported_progress("quality") as progress:
+        return quality.run(Store(store), config, triplets_artifact, split_artifact, progress)
 
 
 @stage_task(embed)

@@ -185,7 +185,7 @@ def alternatives(field: FieldInfo) -> tuple[object, ...]:
 
 
 def test_every_stage_has_the_same_door() -> None:
-    for stage in ("triplets", "split", "embed", "solve", "finetune", "evaluate"):
+    for stage in ("triplets", "split", "quality", "embed", "solve", "finetune", "evaluate"):
         module: types.ModuleType = importlib.import_module(f"coala_core.stages.{stage}")
         assert stage == module.STAGE
         planned, run = (list(inspect.signature(f).parameters) for f in (module.plan, module.run))

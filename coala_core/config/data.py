@@ -138,7 +138,8 @@ class GenerateConfig(StageConfig):
     tutor_tokens: int = Field(default=120, ge=8, le=8192)
     """Tokens of a tutor's turn at most; what is cut off is trimmed to the last whole sentence."""
     attempts: int = Field(default=8, ge=1, le=64)
-    """Times that a turn is asked for, each with another seed, before its conversation is rejected."""
+    """Times that a turn is asked for, each with another seed and 0.1 warmer up to `max_temperature`, before its
+    conversation is rejected."""
     seed: Seed = 0
     """Seed of topics, moods, temperatures, lengths and sampling."""
     batch_size: int = Field(default=32, ge=1, le=4096)

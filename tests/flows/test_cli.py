@@ -17,7 +17,7 @@ from flows.cli import configure, main
 from tests.flows.conftest import clean_environment, run_coala, start_coala
 from tests.lessons import lesson, write_lessons
 
-COMMANDS = ("run", "triplets", "split", "embed", "solve", "finetune", "evaluate", "doctor", "replay")
+COMMANDS = ("run", "triplets", "split", "quality", "embed", "solve", "finetune", "evaluate", "doctor", "replay")
 QUICK_SOLVE = ("--set", "solve.gates=6", "--set", "solve.probe_gates=2", "--set", "solve.path=[0.4, 0.1]")
 QUICK_SHARES = ("--set", "split.train=0.6", "--set", "split.validation=0.2")
 
@@ -171,12 +171,13 @@ def test_stages_chain_on_the_folders_that_they_print(
 
     triplets = stage("triplets", "--conversations", lessons)
     split = stage("split", triplets, *QUICK_SHARES)
+    quality = stage("quality", triplets, split)
     embed = stage("embed", triplets, "--model", model, "--set", "embed.layers=[2]")
     solve = stage("solve", embed, split, *QUICK_SOLVE)
     finetune = stage("finetune", solve, "--set", "finetune.epochs=5")
     evaluate = stage("evaluate", finetune, "--set", "evaluate.resamples=100")
-    names = ["triplets", "split", "embed", "solve", "finetune", "evaluate"]
-    for name, folder in zip(names, [triplets, split, embed, solve, finetune, evaluate], strict=True):
+    names = ["triplets", "split", "quality", "embed", "solve", "finetune", "evaluate"]
+    for name, folder in zip(names, [triplets, split, quality, embed, solve, finetune, evaluate], strict=True):
         assert folder.is_relative_to(store)
         assert open_artifact(folder).stage == name
     before = (embed / "timing.json").read_bytes()

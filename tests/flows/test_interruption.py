@@ -25,10 +25,11 @@ from tests.lessons import digests, write_lessons
 
 pytestmark = pytest.mark.slow
 
-STAGES = ["triplets", "split", "embed", "solve", "finetune", "evaluate"]
+STAGES = ["triplets", "split", "quality", "embed", "solve", "finetune", "evaluate"]
 SETTINGS = {
     "triplets": [],
     "split": ["split.train=0.6", "split.validation=0.2"],
+    "quality": [],
     "embed": ["embed.shard_rows=2", "embed.layers=[4]", "embed.batch_tokens=128"],
     "solve": ["solve.gates=40", "solve.tolerance=1e-7", "solve.max_sweeps=200", "solve.check_every=100"],
     "finetune": ["finetune.epochs=300", "finetune.batch_size=4"],
@@ -52,6 +53,7 @@ def stage(name, *arguments):
 
 found = {"triplets": stage("triplets", "--conversations", many)}
 found["split"] = stage("split", found["triplets"])
+found["quality"] = stage("quality", found["triplets"], found["split"])
 small = stage("triplets", "--conversations", few)
 small_split = stage("split", small)
 found["embed"] = stage("embed", small, "--model", model)
@@ -97,6 +99,7 @@ def command(stage: str, store: Path, undisturbed: Undisturbed, model: Path) -> l
     arguments: dict[str, list[object]] = {
         "triplets": ["--conversations", undisturbed.many],
         "split": [copied(folders["triplets"])],
+        "quality": [copied(folders["triplets"]), copied(folders["split"])],
         "embed": [copied(undisturbed.few_triplets), "--model", model],
         "solve": [copied(folders["embed"]), copied(undisturbed.few_split)],
         "finetune": [copied(folders["solve"])],
@@ -135,7 +138,7 @@ def sealed(store: Path, stage: str) -> list[Path]:
 
 @pytest.mark.parametrize(
     ("stage", "pause"),
-    [("triplets", 0.0), ("split", 0.05), ("solve", 0.1), ("finetune", 0.1), ("evaluate", 0.0)],
+    [("triplets", 0.0), ("split", 0.05), ("quality", 0.1), ("solve", 0.1), ("finetune", 0.1), ("evaluate", 0.0)],
 )
 def test_a_killed_stage_run_again_gives_the_undisturbed_bytes(
     undisturbed: Undisturbed, model: Path, tmp_path: Path, stage: str, pause: float
@@ -210,7 +213,7 @@ def test_a_killed_whole_run_goes_on_and_gives_the_undisturbed_bytes(
         assert digests(folder) == digests(undisturbed.folders[stage]), stage
         assert open_artifact(folder).key == undisturbed.folders[stage].name
     assert digests(sealed(store, "triplets")[0]) == digests(undisturbed.few_triplets)
-    assert re.findall(r"seconds, (\w+)\W+reused", again.out) == ["triplets", "split"]
+    assert re.findall(r"seconds, (\w+)\W+reused", again.out) == ["triplets", "split", "quality"]
     outcome = run_coala("replay", "--store", store)
     assert (outcome.status, outcome.out.strip()) == (0, "1 runs delivered, 0 still waiting.")
     uri = f"sqlite:///{store / 'mlflow' / 'mlflow.db'}"

@@ -20,7 +20,7 @@ from tests.flows.conftest import free_port, run_coala
 from tests.lessons import digests, quick_config, write_lessons
 from tests.tasks import mlflow_reading as reading
 
-STAGES = ["triplets", "split", "embed", "solve", "finetune", "evaluate"]
+STAGES = ["triplets", "split", "quality", "embed", "solve", "finetune", "evaluate"]
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -176,6 +176,7 @@ def test_heads_reports_and_pictures_are_on_the_right_runs(finished: Finished, tm
         "parent": {"config.json", "head.safetensors", "head.json"},
         "triplets": {"config.json", "rejects.jsonl"},
         "split": {"config.json"},
+        "quality": {"config.json", "quality.json", "quality.md", "lengths.png", "turns.png"},
         "embed": {"config.json"},
         "solve": {"config.json", "head.safetensors", "head.json", "path.json", "path.png", "residuals.png"},
         "finetune": {"config.json", "head.safetensors", "head.json", "margins.png"},
@@ -214,8 +215,8 @@ def test_a_second_run_takes_every_stage_from_the_cache(
     store = make_store("store")
     config = quick_config(store, lessons, model)
     first, second = pipeline(config), pipeline(config)
-    assert [record.reused for record in second.stages.values()] == [True] * 6
-    assert [record.seconds for record in second.stages.values()] == [0.0] * 6
+    assert [record.reused for record in second.stages.values()] == [True] * len(STAGES)
+    assert [record.seconds for record in second.stages.values()] == [0.0] * len(STAGES)
     assert {name: task.state.name for name, task in last_flow_run().tasks.items()} == dict.fromkeys(STAGES, "Cached")
     assert contents(second) == contents(first)
     before, after = (children(store, parent) for parent in parents(store))
@@ -282,7 +283,12 @@ def test_another_layer_of_the_stored_ones_runs_no_language_model(
     pipeline(quick_config(store, lessons, model, embed=stored))
     for solve in ({"layer": 3}, {"layer": 2, "pooling": "mean+last"}):
         summary = pipeline(quick_config(store, lessons, model, embed=stored, solve=solve))
-        assert [name for name, record in summary.stages.items() if record.reused] == ["triplets", "split", "embed"]
+        assert [name for name, record in summary.stages.items() if record.reused] == [
+            "triplets",
+            "split",
+            "quality",
+            "embed",
+        ]
         card = json.loads((summary.stages["finetune"].path / "head.json").read_text())
         assert (card["embed"]["layer"], card["features"]) == ((3, 32) if solve["layer"] == 3 else (2, 64))
 
@@ -350,12 +356,12 @@ def test_ctrl_c_closes_the_run_as_killed_and_the_next_run_goes_on(
     assert not isinstance(stopped.value, Exception)
     (parent,) = parents(store)
     assert parent.info.status == "KILLED"
-    assert set(children(store, parent)) == {"triplets", "split"}
+    assert set(children(store, parent)) == {"triplets", "split", "quality"}
     assert list(store.glob("embed/*/manifest.json")) == []
     finished = [path.with_suffix(".parquet") for path in store.glob("features/*/shard-*.json")]
     kept = {path.name: path.stat().st_mtime_ns for path in finished}
     summary = pipeline(config)
-    assert [name for name, record in summary.stages.items() if record.reused] == ["triplets", "split"]
+    assert [name for name, record in summary.stages.items() if record.reused] == ["triplets", "split", "quality"]
     done = {path.name: path.stat().st_mtime_ns for path in summary.stages["embed"].path.glob("shard-*.parquet")}
     assert {name: done[name] for name in kept} == kept
     # Each of 60 lessons opens in its own way and has three pairs; a shard of four has no room for a second lesson.

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.report import markdown, publish
+from tasks.report import markdown, mlflow_link, publish
 from tests.tasks.test_results import summary
 
 
@@ -28,6 +28,15 @@ def test_the_markdown_holds_both_tables_and_says_what_is_pending() -> None:
     assert "| pairs | 9 (train 5, validation 2, test 2) from 3 conversations |" in text
     assert "| embed | reused | `eeeeeeeeeeee` |" in text
     assert text.endswith("Tracked in MLflow at `sqlite:////m.db`, 3 records pending.\n")
+
+
+def test_the_link_is_one_that_people_s_browsers_can_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = {"tracking_url": "http://mlflow:5000/#/experiments/1/runs/2", "tracking_page": "/#/experiments/1/runs/2"}
+    run = summary().model_copy(update=inside)
+    assert mlflow_link(run) == inside["tracking_url"]
+    monkeypatch.setenv("COALA_MLFLOW_URL", "https://mlflow.example/")
+    assert mlflow_link(run) == "https://mlflow.example/#/experiments/1/runs/2"
+    assert mlflow_link(summary()) is None
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -11,7 +11,7 @@ import pytest
 
 from coala_core.config import EmbedConfig, PipelineConfig
 from coala_core.feature_table import feature_table, rows_table, write_feature_table, write_rows_table
-from coala_core.stages import embed, evaluate, finetune, solve, split, triplets
+from coala_core.stages import embed, evaluate, finetune, quality, solve, split, triplets
 from coala_core.stages.base import Plan, produce
 from coala_core.storage import Artifact, Store, Workspace
 from tests.lessons import quick_config
@@ -24,6 +24,7 @@ class Chain(NamedTuple):
     config: PipelineConfig
     triplets: Artifact
     split: Artifact
+    quality: Artifact
     embed: Artifact
     solve: Artifact
     finetune: Artifact
@@ -35,10 +36,11 @@ def make_chain(config: PipelineConfig) -> Chain:
     store = Store(config.store)
     a = triplets.run(store, config.triplets)
     b = split.run(store, config.split, a)
-    c = embed.run(store, config.embed, a)
-    d = solve.run(store, config.solve, c, b)
-    e = finetune.run(store, config.finetune, d)
-    return Chain(store, config, a, b, c, d, e, evaluate.run(store, config.evaluate, e))
+    c = quality.run(store, config.quality, a, b)
+    d = embed.run(store, config.embed, a)
+    e = solve.run(store, config.solve, d, b)
+    f = finetune.run(store, config.finetune, e)
+    return Chain(store, config, a, b, c, d, e, f, evaluate.run(store, config.evaluate, f))
 
 
 @pytest.fixture(scope="session")

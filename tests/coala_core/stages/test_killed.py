@@ -14,16 +14,17 @@ import pytest
 import torch
 
 from coala_core.embed import shard_worker
-from coala_core.stages import embed, evaluate, finetune, solve, split, triplets
+from coala_core.stages import embed, evaluate, finetune, quality, solve, split, triplets
 from coala_core.storage import Artifact, Store, file_digest
 from tests.coala_core.stages.conftest import Chain
 from tests.lessons import digests
 
 FORK = multiprocessing.get_context("fork")
-STAGES = ["triplets", "split", "embed", "solve", "finetune", "evaluate"]
+STAGES = ["triplets", "split", "quality", "embed", "solve", "finetune", "evaluate"]
 FIRST_FILES = {
     "triplets": "triplets.parquet",
     "split": "split.parquet",
+    "quality": "quality.json",
     "embed": "rows.parquet",
     "solve": "head.safetensors",
     "finetune": "head.safetensors",
@@ -37,6 +38,7 @@ def make(stage: str, chain: Chain, store: Store) -> Artifact:
     calls: dict[str, Callable[[], Artifact]] = {
         "triplets": lambda: triplets.run(store, config.triplets),
         "split": lambda: split.run(store, config.split, chain.triplets),
+        "quality": lambda: quality.run(store, config.quality, chain.triplets, chain.split),
         "embed": lambda: embed.run(store, config.embed, chain.triplets),
         "solve": lambda: solve.run(store, config.solve, chain.embed, chain.split),
         "finetune": lambda: finetune.run(store, config.finetune, chain.solve),
