@@ -155,7 +155,8 @@ def is_passed_over(path: str, below: int = 0) -> bool:
     """
     parts = [part for part in path.split("/")[below:] if part not in (".", "..")]
     hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
-    return hidden or suffix_of(path) is None or parts[-1] in _BOOKKEEPING
+    bookkeeping = parts[-1] in _BOOKKEEPING or parts[-1].endswith(".rejects.jsonl")
+    return hidden or suffix_of(path) is None or bookkeeping
 
 
 def shown(path: str) -> str:

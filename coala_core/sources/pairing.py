@@ -70,7 +70,7 @@ def build_response(
     check_prompt((*turns, Turn("assistant", response)))
     fields = scalar_fields(row.content, used)
     group = None if config.group_by == "conversation_id" else find_group(fields, "", config.group_by)
-    row_id = first_text(fields, ROW_ID_FIELDS)
+    row_id = first_text(fields, ("pair_id", *ROW_ID_FIELDS))
     return RatedResponse(conversation_id, group, turns, response, worth, pairing, row_id, fields, layout, row)
 
 
@@ -211,7 +211,8 @@ def _pair(chosen: RatedResponse, rejected: RatedResponse, rows: int, first: Rate
 
     Its conversation is the prompt, or where that says nothing the two rows.
     """
-    names = "+".join(one.row_id or digest_texts(one.response) for one in (chosen, rejected))
+    # The two rows of a pair that was taken apart share its id.
+    names = "+".join(dict.fromkeys(one.row_id or digest_texts(one.response) for one in (chosen, rejected)))
     shared = chosen.conversation_id
     conversation_id, pair_id = (names, f"{names}#1") if shared is None else (shared, f"{shared}#{names}")
     return Preference(

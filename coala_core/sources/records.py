@@ -194,8 +194,9 @@ class RatedResponse:
 
     @property
     def key(self) -> str | None:
-        """What must be unique: the row, where it has an id."""
-        return self.row_id
+        """What must be unique: the row, where it has an id; the two rows of a labelled pair may share theirs."""
+        labelled = self.row_id is not None and self.pairing == "label"
+        return f"{self.row_id}#{self.worth:g}" if labelled else self.row_id
 
     @property
     def row(self) -> int:

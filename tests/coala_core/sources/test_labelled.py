@@ -22,7 +22,7 @@ def test_the_kth_positive_review_is_set_against_the_kth_negative_one():
     }
     assert rejects[3].reason == "no bad response is left to set this one against"
     assert rejects[6].reason == "`label` is -1, which marks a review without a label"
-    assert rejects[8].reason == "row 5 of imdb.jsonl already has the id 'train/neg/1_1'"
+    assert rejects[8].reason == "row 5 of imdb.jsonl already has the id 'train/neg/1_1#0'"
     assert rows_of(items) == 8
 
 
@@ -48,6 +48,16 @@ def test_unpaired_completions_meet_on_their_prompt_in_order_of_arrival():
     }
     assert rows_of(items) == 7
     assert len({pair.group for pair in (sums, sky)}) == 2
+
+
+def test_the_two_rows_of_a_pair_that_was_taken_apart_share_its_id(tmp_path):
+    row = {"prompt": "Sky?", "pair_id": "sky#1"}
+    halves = [row | {"completion": "Blue.", "label": True}, row | {"completion": "Green.", "label": False}]
+    read_rows_of(tmp_path, *halves, halves[0], name="a.jsonl")
+    (pair,), rejects = split(read(tmp_path / "a.jsonl"))
+    assert (pair.chosen, pair.rejected, pair.rows) == ("Blue.", "Green.", 2)
+    assert pair.pair_id.endswith("#sky#1")
+    assert {number: reject.fault for number, reject in rejects.items()} == {3: Fault.DUPLICATE_ID}
 
 
 @pytest.mark.parametrize(
