@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all lint format bench-pipeline bench-embed bench-solver bench-data lock clean
+.PHONY: help install demo test test-slow test-gpu test-all lint format bench-pipeline bench-embed bench-solver bench-data services services-down lint-docker lock clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -41,7 +41,7 @@ test-gpu: install ## Run the tests that need a CUDA device and CuPy.
 test-all: install ## Run every test.
 	$(BIN)/python -m pytest -m ''
 
-lint: install ## Check style, types and import directions.
+lint: install lint-docker ## Check style, types and import directions.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -62,6 +62,17 @@ bench-solver: install ## Measure the convex solver beside pyscnn, Clarabel and S
 
 bench-data: install ## Measure triplets and split on a million conversations; BENCH="--conversations 20000" makes it smaller; writes data/bench/data.json.
 	$(BIN)/python -m tests.bench.data $(BENCH)
+
+services: install ## Start PostgreSQL, Prefect, MLflow and a worker as processes (docker/make-env first).
+	$(BIN)/coala services up --detach --store $(STORE)
+
+services-down: install ## Stop them.
+	$(BIN)/coala services down --store $(STORE)
+
+lint-docker: install ## Check the compose files, the Dockerfile and its scripts.
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/compose*.yaml
+	$(BIN)/hadolint --failure-threshold info docker/Dockerfile
+	$(BIN)/shellcheck docker/make-env docker/postgres-init.sh
 
 lock: ## Write constraints.txt anew from the ranges in pyproject.toml (needs a registry).
 	.ci/lock $(PYTHON)

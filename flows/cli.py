@@ -15,6 +15,8 @@ from coala_core import __version__
 from coala_core.config import PipelineConfig, SweepConfig
 from coala_core.storage import Damaged, Store
 from flows.cache import cache
+from flows.data import data
+from flows.services.commands import services
 from flows.settings import ConfigFile, Settings, StoreFolder, configure, configure_as, parsed
 from flows.stage_commands import STAGE_COMMANDS
 
@@ -25,6 +27,8 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(cache)
+app.command(data)
+app.command(services)
 for stage_command in STAGE_COMMANDS:
     app.command(stage_command)
 

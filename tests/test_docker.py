@@ -6,10 +6,8 @@ import tomllib
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -19,12 +17,6 @@ from tasks.doctor_machine import check_telemetry
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
-# The keys of a service in the compose specification that this file may use.
-SERVICE_KEYS = set(
-    "build cap_drop command depends_on entrypoint environment healthcheck image init ports restart security_opt "
-    "stop_grace_period volumes".split()
-)
 
 
 @cache
@@ -51,22 +43,6 @@ def image_environment() -> dict[str, str]:
     return dict(pair.split("=", 1) for line in arguments_of("ENV") for pair in shlex.split(line))
 
 
-@cache
-def compose() -> dict[str, Any]:
-    content: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
-    return content
-
-
-def service(name: str) -> dict[str, Any]:
-    found: dict[str, Any] = compose()["services"][name]
-    return found
-
-
-def without_variables(text: str) -> str:
-    """What compose reads where no variable is set."""
-    return VARIABLE.sub(lambda match: match[2], text)
-
-
 def pip_installs() -> list[list[str]]:
     commands = [command for line in arguments_of("RUN") for command in re.split(r"&&|;", line)]
     return [shlex.split(command)[2:] for command in commands if command.strip().startswith("pip install")]
@@ -76,9 +52,6 @@ def packages_in(arguments: list[str]) -> list[str]:
     """What a pip install names, without options and their values."""
     valued = ("--constraint", "--extra-index-url", "--requirement", "--editable")
     return [a for before, a in zip(["", *arguments], arguments, strict=False) if before not in valued and a[0] != "-"]
-
-
-# Dockerfile
 
 
 def test_the_base_image_is_pinned_and_of_the_locked_python() -> None:
@@ -116,18 +89,19 @@ def test_the_weights_come_without_their_dependencies() -> None:
     assert "--no-deps" in weights
 
 
-@pytest.mark.parametrize(("extra", "key"), [("none", None), ("gpu", "gpu")])
-def test_the_requirements_are_those_of_the_project(extra: str, key: str | None) -> None:
+@pytest.mark.parametrize("extras", [["service"], ["service", "gpu"]])
+def test_the_requirements_are_those_of_the_project(extras: list[str]) -> None:
     (line,) = [line for line in arguments_of("RUN") if "tomllib" in line]
     program = shlex.split(line.partition("python -c ")[2])[0]
     result = subprocess.run(
-        [sys.executable, "-c", program, extra], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program, *extras], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    extras = PROJECT["project"]["optional-dependencies"][key] if key else []
-    assert result.stdout.splitlines() == PROJECT["project"]["dependencies"] + extras
+    optional = PROJECT["project"]["optional-dependencies"]
+    expected = PROJECT["project"]["dependencies"] + [line for extra in extras for line in optional[extra]]
+    assert result.stdout.splitlines() == expected
 
 
-@pytest.mark.parametrize(("gpu", "expected"), [("0", "cpu none"), ("1", "cu126 gpu")])
+@pytest.mark.parametrize(("gpu", "expected"), [("0", "cpu"), ("1", "cu126 gpu")])
 def test_the_build_argument_chooses_index_and_extra(gpu: str, expected: str) -> None:
     chosen = [line.partition(" && ")[0] for line in arguments_of("RUN") if line.startswith("if ")]
     script = "; ".join([*arguments_of("ARG"), f"GPU={gpu}", *chosen, 'echo "$build $extra"'])
@@ -143,9 +117,9 @@ def test_the_image_is_quiet_and_holds_no_secret(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_image_runs_coala_as_an_ordinary_user() -> None:
-    assert arguments_of("USER") == ["coala"]
+    assert arguments_of("USER") == ["1000:1000"]
     assert max(i for i, (name, _) in enumerate(instructions()) if name in ("RUN", "COPY")) < instructions().index(
-        ("USER", "coala")
+        ("USER", "1000:1000")
     )
     assert arguments_of("ENTRYPOINT") == ['["coala"]']
     assert "coala" in PROJECT["project"]["scripts"]
@@ -178,91 +152,3 @@ def test_the_image_holds_everything_that_is_installed() -> None:
     data = {f"data/{name}" for name in setuptools["package-data"]["coala_data"]}
     needed = {f"{folder}/__init__.py" for folder in folders} | data | {"README.md", "LICENSE", "constraints.txt"}
     assert [path for path in needed if ignored(path) or not (ROOT / path).exists()] == []
-
-
-# Compose file
-
-
-def test_the_three_services_use_known_keys() -> None:
-    assert set(compose()["services"]) == {"prefect", "mlflow", "worker"}
-    assert set(compose()) == {"name", "x-coala", "services", "volumes"}
-    for name in compose()["services"]:
-        assert set(service(name)) <= SERVICE_KEYS
-
-
-@pytest.mark.parametrize("name", ["prefect", "mlflow", "worker"])
-def test_every_service_shares_the_image_and_looks_after_itself(name: str) -> None:
-    here = service(name)
-    assert (here["image"], here["build"]) == (service("worker")["image"], service("worker")["build"])
-    assert (here["restart"], here["init"], here["cap_drop"]) == ("unless-stopped", True, ["ALL"])
-    assert set(here["healthcheck"]) == {"test", "interval", "timeout", "retries", "start_period"}
-    assert here["healthcheck"]["test"][:3] == ["CMD", "python", "-c"]
-    compile(here["healthcheck"]["test"][3], "healthcheck", "exec")
-
-
-def test_the_build_is_the_dockerfiles() -> None:
-    build = service("worker")["build"]
-    assert (DOCKER / build["context"]).resolve() == ROOT
-    assert (ROOT / build["dockerfile"]).is_file()
-    assert set(build["args"]) <= {line.partition("=")[0] for line in arguments_of("ARG")}
-
-
-@pytest.mark.parametrize(("name", "port"), [("prefect", 4200), ("mlflow", 5000)])
-def test_servers_are_published_on_the_loopback_only(name: str, port: int) -> None:
-    assert [without_variables(entry) for entry in service(name)["ports"]] == [f"127.0.0.1:{port}:{port}"]
-    assert f"127.0.0.1:{port}/" in service(name)["healthcheck"]["test"][3]
-    words = " ".join(service(name)["command"]).replace("=", " ")
-    assert f"--port {port}" in words
-    assert "--host 0.0.0.0" in words  # inside the container, or the worker could not reach it
-
-
-def test_the_worker_publishes_nothing_and_finds_both_servers() -> None:
-    worker = service("worker")
-    assert "ports" not in worker
-    assert worker["environment"] == {
-        "PREFECT_API_URL": "http://prefect:4200/api",
-        "MLFLOW_TRACKING_URI": "http://mlflow:5000",
-    }
-    assert worker["depends_on"] == {name: {"condition": "service_healthy"} for name in ("prefect", "mlflow")}
-    assert worker["command"][:6] == ["worker", "start", "--pool", "coala", "--type", "process"]
-
-
-def test_mlflow_accepts_its_service_name_and_runs_no_jobs() -> None:
-    (hosts,) = [a.partition("=")[2].split(",") for a in service("mlflow")["command"] if a.startswith("--allowed-hosts")]
-    assert {"mlflow", "mlflow:5000"} <= set(hosts)
-    assert any(fnmatch("127.0.0.1:5000", host) for host in hosts)
-    assert not any(fnmatch("evil.example:5000", host) for host in hosts)
-    assert service("mlflow")["environment"] == {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-
-
-def test_volumes_are_declared_used_and_owned_by_the_user() -> None:
-    mounts = [
-        without_variables(mount).split(":") for name in compose()["services"] for mount in service(name)["volumes"]
-    ]
-    named = [(source, target) for source, target, *_ in mounts if not source.startswith(".")]
-    assert {source for source, _ in named} == set(compose()["volumes"])
-    (made,) = [line for line in arguments_of("RUN") if "mkdir -p" in line]
-    folders = shlex.split(made.partition("mkdir -p")[2].partition("&&")[0])
-    assert {target for _, target in named} == set(folders)
-    owned = shlex.split(made.partition("chown -R coala:coala")[2])
-    assert all(any(folder.startswith(top) for top in owned) for folder in folders)
-    assert [(target, mode) for source, target, *mode in mounts if source.startswith(".")] == [("/input", ["ro"])]
-
-
-def test_every_variable_has_its_default_in_the_example() -> None:
-    used = dict(VARIABLE.findall((DOCKER / "compose.yaml").read_text()))
-    lines = [line for line in (DOCKER / "env.example").read_text().splitlines() if line and not line.startswith("#")]
-    assert used == dict(line.split("=", 1) for line in lines)
-    assert not re.search("password|secret|token", " ".join(used), re.IGNORECASE)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["prefect", "mlflow", "worker"])
-def test_the_installed_programs_know_every_option(name: str) -> None:
-    (program,), command = service(name)["entrypoint"], service(name)["command"]
-    words = [word for word in command if re.fullmatch("[a-z]+", word)][: 2 if name != "mlflow" else 1]
-    path = Path(sys.executable).with_name(program)
-    text = subprocess.run([path, *words, "--help"], capture_output=True, text=True, check=True).stdout
-    options = {word.partition("=")[0] for word in command if word.startswith("--")}
-    assert options
-    assert options <= set(re.findall(r"--[\w-]+", text))
