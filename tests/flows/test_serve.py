@@ -92,6 +92,10 @@ def test_a_served_run_ends_and_schedules_survive_a_restart(
             assert state["type"] == "COMPLETED", (tmp_path / "first.log").read_text()
             switched = server.prefect("deployment", "schedule", "resume", "coala/pipeline", schedule_id(deployment))
             assert switched.returncode == 0, switched.stdout + switched.stderr
+            deadline = time.monotonic() + PATIENCE
+            while not planned_runs(server, deployment):
+                assert time.monotonic() < deadline, "the server's scheduler planned no run"
+                time.sleep(0.5)
         stopped = server.ask("/deployments/name/coala/pipeline")
         assert stopped["schedules"][0]["active"] is True
         with serving(server, tmp_path / "second.log"):
@@ -105,6 +109,12 @@ def only_run(server: Server, deployment: Any) -> Any:
     runs = server.ask("/flow_runs/filter", {"deployments": {"id": {"any_": [deployment["id"]]}}})
     (run,) = [run for run in runs if not run["auto_scheduled"]]
     return run
+
+
+def planned_runs(server: Server, deployment: Any) -> list[Any]:
+    """Runs that the schedule has planned."""
+    runs = server.ask("/flow_runs/filter", {"deployments": {"id": {"any_": [deployment["id"]]}}})
+    return [run for run in runs if run["auto_scheduled"]]
 
 
 def schedule_id(deployment: Any) -> str:
