@@ -16,6 +16,7 @@ from coala_core.config import PipelineConfig, SweepConfig
 from coala_core.storage import Damaged, Store
 from flows.cache import cache
 from flows.data import data
+from flows.generate_command import generate
 from flows.services.commands import services
 from flows.settings import ConfigFile, Settings, StoreFolder, configure, configure_as, parsed
 from flows.stage_commands import STAGE_COMMANDS
@@ -29,6 +30,7 @@ app = App(
 app.command(cache)
 app.command(data)
 app.command(services)
+app.command(generate)
 for stage_command in STAGE_COMMANDS:
     app.command(stage_command)
 

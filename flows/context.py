@@ -6,9 +6,9 @@ from typing import Any, TypeVar
 
 from prefect.runtime import flow_run
 
-from coala_core.config import DataConfig
+from coala_core.config import RecordedConfig
 
-Config = TypeVar("Config", bound=DataConfig)
+Config = TypeVar("Config", bound=RecordedConfig)
 
 
 def parameter(kind: type[Config]) -> Config:

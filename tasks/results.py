@@ -35,6 +35,18 @@ def stage_rows(summary: RunSummary) -> list[dict[str, str]]:
     ]
 
 
+def _conversations(stages: Mapping[str, StageRecord]) -> Rows:
+    """Rows on what two agents wrote."""
+    generate, triplets = stages["generate"].report, stages["triplets"].report
+    reasons = ", ".join(f"{count} {reason}" for reason, count in generate["rejected_by_reason"].items())
+    finished = f"{generate['finished']} of {generate['conversations']}"
+    return [
+        ("conversations", f"{finished} ({reasons})" if reasons else finished),
+        ("tokens", f"{generate['prompt_tokens']:,} read, {generate['completion_tokens']:,} written"),
+        ("pairs", f"{triplets['triplets']}"),
+    ]
+
+
 def _data(stages: Mapping[str, StageRecord]) -> Rows:
     """Rows on pairs and groups."""
     triplets, split = stages["triplets"].report, stages["split"].report
@@ -97,6 +109,7 @@ class _Part:
 
 
 _ROWS = (
+    _Part(["generate", "triplets"], _conversations),
     _Part(["triplets", "split"], _data),
     _Part(["quality"], _quality),
     _Part(["embed"], _features),

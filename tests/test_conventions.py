@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
 from coala_core import config as configuration
-from coala_core.config import DataConfig, GenerationConfig, PipelineConfig, StageConfig, SweepConfig
+from coala_core.config import DataConfig, GenerationConfig, PipelineConfig, RecordedConfig, StageConfig, SweepConfig
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("coala_core", "tasks", "flows")
@@ -87,6 +87,7 @@ def test_layers_import_downwards_only() -> None:
         ("mlflow", ("tasks/tracking.py",)),
         ("prefect", ("tasks/", "flows/")),
         ("fsspec", ("coala_core/feature_cache/remote_files.py", "coala_core/sources/remote.py")),
+        ("openai", ("coala_core/generate/endpoint.py",)),
         ("ray", ("coala_core/executors/ray.py",)),
     ],
 )
@@ -166,7 +167,7 @@ def test_the_sections_of_runs_are_all_configurations() -> None:
     runs = {PipelineConfig, GenerationConfig, SweepConfig}
     values = [value for run in runs for value in vars(run()).values()]
     sections = {type(value) for value in values if isinstance(value, StageConfig)}
-    assert sections | runs | {DataConfig} == set(CONFIGS)
+    assert sections | runs | {DataConfig, RecordedConfig} == set(CONFIGS)
 
 
 def test_every_setting_is_described() -> None:
@@ -185,7 +186,7 @@ def alternatives(field: FieldInfo) -> tuple[object, ...]:
 
 
 def test_every_stage_has_the_same_door() -> None:
-    for stage in ("triplets", "split", "quality", "embed", "solve", "finetune", "evaluate"):
+    for stage in ("generate", "triplets", "split", "quality", "embed", "solve", "finetune", "evaluate"):
         module: types.ModuleType = importlib.import_module(f"coala_core.stages.{stage}")
         assert stage == module.STAGE
         planned, run = (list(inspect.signature(f).parameters) for f in (module.plan, module.run))

@@ -14,6 +14,7 @@ from coala_core.config.data import TripletsConfig as TripletsConfig
 from coala_core.config.pipeline import DataConfig as DataConfig
 from coala_core.config.pipeline import GenerationConfig as GenerationConfig
 from coala_core.config.pipeline import PipelineConfig as PipelineConfig
+from coala_core.config.pipeline import RecordedConfig as RecordedConfig
 from coala_core.config.pipeline import SweepConfig as SweepConfig
 from coala_core.config.pipeline import TrackingConfig as TrackingConfig
 from coala_core.config.pipeline import load_config as load_config

@@ -13,6 +13,9 @@ BUILTIN_MODEL = "builtin"
 CREDENTIALS = re.compile(r"(?<=://)[^/@\s'\"]+@")
 """User and password of an address."""
 
+QUERY = re.compile(r"\?[^'\"\s]*")
+"""What follows an address, where keys may stand."""
+
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 
 
@@ -43,5 +46,6 @@ class StageConfig(BaseModel):
         extra="forbid",
         use_attribute_docstrings=True,
         allow_inf_nan=False,
+        hide_input_in_errors=True,  # it may hold a key; `parse_config` shows it without
         json_schema_extra=_state_ranges,
     )

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import Field, JsonValue, ValidationError
 
-from coala_core.config.base import CREDENTIALS, StageConfig
+from coala_core.config.base import CREDENTIALS, QUERY, StageConfig
 from coala_core.config.data import GenerateConfig, QualityConfig, SplitConfig, TripletsConfig
 from coala_core.config.training import EmbedConfig, EvaluateConfig, FinetuneConfig, SolveConfig
 
@@ -24,13 +24,29 @@ class TrackingConfig(StageConfig):
     """Name of the parent run; empty means data, model and seed."""
 
 
-class DataConfig(StageConfig):
-    """From a file of conversations to split triplets and what is to be said about them."""
+class RecordedConfig(StageConfig):
+    """What every run has: a place for its artifacts, and one for its records."""
 
     store: str = Field(default="data/store", min_length=1)
     """Folder of all artifacts."""
     tracking: TrackingConfig = TrackingConfig()
     """How the run is recorded in MLflow."""
+
+
+class GenerationConfig(RecordedConfig):
+    """Conversations by two agents, with the triplets and the quality report that come of them."""
+
+    generate: GenerateConfig = GenerateConfig()
+    """Two agents in, conversations out."""
+    triplets: TripletsConfig = TripletsConfig()
+    """How triplets are built; `conversations` is always the generated file."""
+    quality: QualityConfig = QualityConfig()
+    """What the pairs are like."""
+
+
+class DataConfig(RecordedConfig):
+    """From a file of conversations to split triplets and what is to be said about them."""
+
     triplets: TripletsConfig = TripletsConfig()
     """Conversations in, triplets out."""
     split: SplitConfig = SplitConfig()
@@ -50,16 +66,6 @@ class PipelineConfig(DataConfig):
     """Phase II."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """Test split."""
-
-
-class GenerationConfig(DataConfig):
-    """Conversations by two agents, with the triplets and the quality report that come of them.
-
-    The file that `triplets` reads is the generated one, whatever `triplets.conversations` says.
-    """
-
-    generate: GenerateConfig = GenerateConfig()
-    """Two agents in, conversations out."""
 
 
 class SweepConfig(StageConfig):
@@ -148,7 +154,7 @@ def parse_config(content: dict[str, object], kind: type[RunConfig], source: str)
 
 
 def _without_secrets(value: object) -> str:
-    return CREDENTIALS.sub("***@", repr(value))
+    return QUERY.sub("?***", CREDENTIALS.sub("***@", repr(value)))
 
 
 def place_setting(content: dict[str, Any], name: str, value: object) -> None:

@@ -47,7 +47,7 @@ def test_the_command_writes_conversations_and_what_comes_of_them(
     topics = tmp_path / "mine.yaml"
     topics.write_text("fields: {cooking: [bread, soup]}\nmoods: [hungry]\n")
     given = ["--model", "teacher", "--base-url", server.url, "--conversations", 12, "--topics", topics, "--seed", 3]
-    sets = ["--set", "split.train=0.5", "--set", "split.validation=0.25", "--set", "generate.max_exchanges=2"]
+    sets = ["--set", "generate.max_exchanges=2"]
     command(*given, "--store", store, *sets)
     out = capsys.readouterr().out
     assert "12 conversations by teacher, seed 3" in out
@@ -56,9 +56,10 @@ def test_the_command_writes_conversations_and_what_comes_of_them(
     assert f"coala run --conversations {folder}/conversations.jsonl" in out
     found = [json.loads(line) for line in (folder / "conversations.jsonl").read_text().splitlines()]
     assert {(row["field"], row["mood"], row["seed"]) for row in found} == {("cooking", "hungry", 3)}
-    (split,) = (store / "split").iterdir()
+    (triplets,) = (store / "triplets").iterdir()
     # Two exchanges give one pair.
-    assert sum(json.loads((split / "manifest.json").read_text())["report"]["pairs"].values()) == 12
+    assert json.loads((triplets / "manifest.json").read_text())["report"]["triplets"] == 12
+    assert len(list((store / "quality").glob("*/quality.md"))) == 1
     asked = len(server.bodies)
     command(*given, "--store", store, *sets)
     assert len(server.bodies) == asked, "the same command reuses what there is"
@@ -71,11 +72,10 @@ def test_the_flow_is_recorded_stage_by_stage(server: ChatServer, store: Path) ->
     content = {
         "store": str(store),
         "generate": {"model": "teacher", "base_url": server.url, "conversations": 8},
-        "split": {"train": 0.5, "validation": 0.25},
         "triplets": {"conversations": "somewhere/else.jsonl", "history": "turn"},
     }
     summary = coala_generate(parse_config(content, GenerationConfig, source="test"))
-    assert list(summary.stages)[:3] == ["generate", "triplets", "split"]
+    assert list(summary.stages) == ["generate", "triplets", "quality"]
     report = summary.stages["generate"].report
     pairs = round((report["exchanges_mean"] - 1) * report["finished"])
     assert report["finished"] == 8 and summary.stages["triplets"].report["triplets"] == pairs

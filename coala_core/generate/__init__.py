@@ -1,0 +1,1 @@
+"""Two language-model agents, student and tutor, write conversations; every turn is checked."""
