@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +22,12 @@ from typing import Any
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict
 
+from coala_core.full_disk import full_disk_named
+
 MANIFEST = "manifest.json"
 TIMING = "timing.json"
+PROCESS = uuid.uuid4().hex
+"""Names this process, where its number would not: numbers come again, and clocks are set back."""
 _FORMAT = 1
 _BLOCK = 1 << 20
 
@@ -165,11 +170,18 @@ class Store:
 
     @contextmanager
     def lock(self, stage: str, key: str) -> Iterator[None]:
-        """Hold the artifact's lock, so that of two equal runs one computes and the other reuses."""
+        """Hold the artifact's lock, so that of two equal runs one computes and the other reuses.
+
+        Raises
+        ------
+        DiskFull
+            If what is done meanwhile finds no room for a file.
+        """
         folder = self.root / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{stage}-{key}.lock"):
-            yield
+        with full_disk_named(self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f"{stage}-{key}.lock"):
+                yield
 
     def workspace(self, stage: str, key: str) -> Workspace:
         """Open the folder in which the artifact is made.
@@ -208,7 +220,8 @@ class Store:
             "files": {name: _describe(workspace.path / name) for name in names},
             "report": workspace.report,
         }
-        timing = {"seconds": seconds, "finished_at": time.time(), "performance": workspace.performance}
+        now = {"finished_at": time.time(), "process": PROCESS, "monotonic": time.monotonic()}
+        timing = {"seconds": seconds, **now, "performance": workspace.performance}
         workspace.write_json(TIMING, timing)
         workspace.write_json(MANIFEST, manifest)
         final = self.directory(stage, key)

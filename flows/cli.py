@@ -17,6 +17,7 @@ from coala_core.storage import Damaged, Store
 from flows.cache import cache
 from flows.data import data
 from flows.generate_command import generate
+from flows.promote_command import promote
 from flows.services.commands import services
 from flows.settings import ConfigFile, Settings, StoreFolder, configure, configure_as, parsed
 from flows.stage_commands import STAGE_COMMANDS
@@ -28,6 +29,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(cache)
+app.command(promote)
 app.command(data)
 app.command(services)
 app.command(generate)

@@ -7,6 +7,7 @@ import math
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,24 @@ Point = list[Any]
 
 DatasetUse = tuple[str, str, str]
 """Name of a data set, its digest, and what it was used for, such as "train"."""
+
+
+@dataclass(frozen=True)
+class HeadModel:
+    """A trained head that a stage leaves, as MLflow is to know it."""
+
+    name: str
+    """Name of the model, such as "head-phase-2"."""
+    folder: Path
+    """Artifact with ``head.safetensors`` and ``head.json``."""
+    sha256: str
+    """Digest of the artifact; heads of equal digest are one model."""
+    embedding: Mapping[str, Any]
+    """The features that it takes, as in `coala_core.scorer.HeadEmbedding`."""
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """How it was made, nested as in the configuration."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
 
 # Limits of MLflow's log-batch request; its 1,000,000 bytes leave room for the envelope.
 BATCH_METRICS, BATCH_PARAMS, BATCH_TAGS, BATCH_BYTES = 800, 100, 100, 800_000
@@ -80,12 +99,26 @@ def file_events(run: str, files: Sequence[Path], store: Path) -> list[Event]:
         raise ValueError(
             f"`Tracker.log_stage(files=...)` must hold files of different names, got {sorted(names)}; rename one."
         )
-    root = store.resolve()
-    paths = [path.resolve() for path in files]
-    return [
-        {"event": "file", "run": run, "path": str(path.relative_to(root) if path.is_relative_to(root) else path)}
-        for path in paths
-    ]
+    return [{"event": "file", "run": run, "path": _place(path, store)} for path in files]
+
+
+def model_event(run: str, parent: str, model: HeadModel, store: Path) -> Event:
+    """Make a head a model of MLflow, an output of its run and of the parent; until then its files stay in place."""
+    content = asdict(model)
+    content["params"] = shorten(flatten(model.params), PARAM_CHARACTERS, "head.json")
+    return {"event": "model", "run": run, "parent": parent, **content, "folder": _place(model.folder, store)}
+
+
+def score_event(run: str, metrics: Mapping[str, Any], dataset: tuple[str, str], time: int) -> Event:
+    """Log how a run's model did on a data set, given by name and digest."""
+    points, _ = set_infinities_apart(metric_points(metrics, time, 0))
+    return {"event": "scores", "run": run, "metrics": points, "dataset": list(dataset)}
+
+
+def _place(path: Path, store: Path) -> str:
+    """Path in the store where it lies in it, else the whole path."""
+    whole, root = path.resolve(), store.resolve()
+    return str(whole.relative_to(root) if whole.is_relative_to(root) else whole)
 
 
 def flatten(params: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -13,18 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from coala_core.config import DataConfig
-from coala_core.storage import Artifact, Store, dump_json
+from coala_core.config import RecordedConfig
+from coala_core.full_disk import full_disk_named
+from coala_core.storage import PROCESS, Artifact, Store, dump_json
+from tasks.cancellation import die_if_cancelled
+from tasks.events import DatasetUse, flatten
+from tasks.measures import compared_metrics
+from tasks.notes import NOTE, stage_note
 from tasks.provenance import environment_tags
+from tasks.recorded_heads import TEST_PAIRS, head_model, log_verdict
 from tasks.report import markdown
 from tasks.summary import RunSummary, StageRecord
 from tasks.tracker import Tracker
 
-NOTE = "mlflow.note.content"
-"""Tag that MLflow shows as a run's description, as Markdown."""
-
 _STEPS = {"solve": "sweep", "finetune": "epoch"}
-_DATASETS = {"triplets": "conversations", "split": "split", "embed": "features"}
+_DATASETS = {"generate": "dialogues", "triplets": "conversations", "split": "split", "embed": "features"}
 _HEADS = ("head.safetensors", "head.json")
 _REPORTS = ("path.json", "evaluation.json", "quality.json", "quality.md", "rejects.jsonl")
 
@@ -32,16 +35,21 @@ _REPORTS = ("path.json", "evaluation.json", "quality.json", "quality.md", "rejec
 class RunRecord:
     """Collects the stages of a run as they finish, and hands them to the tracker."""
 
-    def __init__(self, tracker: Tracker, name: str, config: DataConfig) -> None:
+    def __init__(self, tracker: Tracker, name: str, config: RecordedConfig) -> None:
         self.tracker = tracker
         self.name = name
         self.config = config
-        self.started = time.time()
+        self.started = time.monotonic()
         self.stages: dict[str, StageRecord] = {}
+        self.computing: dict[str, float] = {}
+        """Seconds that computing each stage took, also where it is reused."""
+        self.test_digest: str | None = None
+        """Digest of the test pairs, once they were scored."""
+        self._store = Store(config.store)
 
     def add(self, artifact: Artifact) -> Artifact:
         """Record a finished stage as a child run, and pass its artifact on."""
-        reused = _finished_at(artifact) < self.started
+        reused = not self._made_here(artifact)
         record = StageRecord(
             stage=artifact.stage,
             path=artifact.path,
@@ -52,8 +60,14 @@ class RunRecord:
             performance={} if reused else artifact.timing.get("performance", {}),
         )
         self.stages[artifact.stage] = record
+        self.computing[artifact.stage] = artifact.seconds
         self._log(artifact, record)
         return artifact
+
+    def _made_here(self, artifact: Artifact) -> bool:
+        """Whether this run computed it: neither an equal run beside it, nor one before the clock was set back."""
+        timing = artifact.timing
+        return timing.get("process") == PROCESS and timing["monotonic"] >= self.started
 
     def _log(self, artifact: Artifact, record: StageRecord) -> None:
         # Also of a reused stage: what computing it took belongs to what it is.
@@ -69,9 +83,16 @@ class RunRecord:
             step=_STEPS.get(stage, "step"),
             datasets=[(_DATASETS[stage], artifact.sha256[:36], stage)] if stage in _DATASETS else (),
             files=recorded_files(artifact),
-            tags={"coala.sha256": artifact.sha256, "coala.reused": str(record.reused).lower()},
+            tags={
+                "coala.sha256": artifact.sha256,
+                "coala.reused": str(record.reused).lower(),
+                NOTE: stage_note(artifact, reused=record.reused),
+            },
+            model=head_model(self._store, artifact),
             started=time.time() - record.seconds,
         )
+        if stage == "evaluate":
+            self.test_digest = log_verdict(self.tracker, self._store, artifact)
 
     def summary(self) -> RunSummary:
         """State the finished run."""
@@ -86,20 +107,22 @@ class RunRecord:
 
 
 @contextmanager
-def recorded_run(config: DataConfig, name: str, tags: Mapping[str, str]) -> Iterator[RunRecord]:
+def recorded_run(config: RecordedConfig, name: str, tags: Mapping[str, str]) -> Iterator[RunRecord]:
     """Open the parent run and close it as it ends: FINISHED, FAILED, or KILLED by a signal or a cancellation."""
     store = Store(config.store)
     store.root.mkdir(parents=True, exist_ok=True)
     tracker = Tracker.open(store.root, config.tracking, name, environment_tags() | dict(tags))
     record = RunRecord(tracker, name, config)
     try:
-        yield record
-        _log_parent(record)
+        with full_disk_named(store.root):
+            yield record
+            _log_parent(record)
     except Exception:
         tracker.close("FAILED")
         raise
-    except BaseException:
+    except BaseException as end:
         tracker.close("KILLED")
+        die_if_cancelled(end)
         raise
     tracker.close("FINISHED")
 
@@ -112,27 +135,29 @@ def _log_parent(record: RunRecord) -> None:
     config.write_text(dump_json(record.config.model_dump(mode="json")), encoding="utf-8")
     record.tracker.log_parent(
         params=record.config.model_dump(mode="json"),
-        metrics=_compared_metrics(record.stages),
+        metrics=compared_metrics({stage: entry.report for stage, entry in record.stages.items()}, record.computing),
+        datasets=_datasets(record),
         files=[config, *_heads(record.stages)],
         tags={f"coala.{stage}": entry.sha256 for stage, entry in record.stages.items()}
-        | {NOTE: markdown(record.summary())},
+        | {NOTE: markdown(record.summary()), "coala.settings": _changed_settings(record.config)},
     )
 
 
-def _compared_metrics(stages: Mapping[str, StageRecord]) -> dict[str, float]:
-    """Collect the numbers that runs are compared by: the verdict on the test split, and the certified gap."""
-    metrics = numbers(stages["evaluate"].report) if "evaluate" in stages else {}
-    return metrics | ({"gap": float(stages["solve"].report["gap"])} if "solve" in stages else {})
+def _changed_settings(config: RecordedConfig) -> str:
+    """Name the settings that are not the defaults, by which runs of one name differ."""
+    changed = flatten(config.model_dump(mode="json", exclude_defaults=True))
+    return ", ".join(f"{name}={value}" for name, value in changed.items() if name != "store") or "defaults"
+
+
+def _datasets(record: RunRecord) -> list[DatasetUse]:
+    """List the data that runs are comparable on: the triplets, and the pairs that were scored."""
+    used = [("conversations", record.stages["triplets"].sha256, "train")] if "triplets" in record.stages else []
+    return used + ([(TEST_PAIRS, record.test_digest, "test")] if record.test_digest else [])
 
 
 def _heads(stages: Mapping[str, StageRecord]) -> list[Path]:
     """List the files of the trained head, if there is one."""
     return [stages["finetune"].path / name for name in _HEADS] if "finetune" in stages else []
-
-
-def _finished_at(artifact: Artifact) -> float:
-    """When an artifact was computed; long ago if its timing, which no manifest covers, is gone."""
-    return float(artifact.timing.get("finished_at", 0.0))
 
 
 def recorded_files(artifact: Artifact) -> list[Path]:

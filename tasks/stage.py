@@ -23,7 +23,16 @@ RETRY_SECONDS = 5
 LOG_SECONDS = 10.0
 ARTIFACT_SECONDS = 2.0
 
-_HOPELESS = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOSPC, errno.EROFS}
+_HOPELESS = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+}
 
 
 class StageTask:

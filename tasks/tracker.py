@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from coala_core.config import TrackingConfig
-from tasks.events import DatasetUse, close_event, file_events, input_events, log_events, open_event, stage_points
+from tasks.events import (
+    DatasetUse,
+    HeadModel,
+    close_event,
+    file_events,
+    input_events,
+    log_events,
+    model_event,
+    open_event,
+    score_event,
+    stage_points,
+)
 from tasks.journal import Event, Journal, Received
 from tasks.tracking import Destination, tracking_uri
 
@@ -42,6 +53,7 @@ class Tracker:
         self._journal, self._destination, self._experiment = journal, destination, experiment
         self._guard = threading.RLock()
         self._children = 0
+        self._models: dict[str, str] = {}
         self._retry_at = 0.0
         self._waiting = False
 
@@ -109,6 +121,7 @@ class Tracker:
         datasets: Sequence[DatasetUse] = (),
         files: Sequence[Path] = (),
         tags: Mapping[str, str] | None = None,
+        model: HeadModel | None = None,
         started: float | None = None,
         status: Status = "FINISHED",
     ) -> None:
@@ -132,6 +145,8 @@ class Tracker:
         files : sequence of Path
             Copied into the child run's artifacts.
         tags : mapping of str to str, optional
+        model : HeadModel, optional
+            The head that the stage leaves.
         started : float, optional
             When the stage began, in seconds since 1970; now, if absent.
         status : {"FINISHED", "FAILED", "KILLED"}
@@ -149,8 +164,34 @@ class Tracker:
             events = [open_event(child, self.run_id, stage, self._experiment, began)]
             events += log_events(child, params, all_tags, stage_points(report_metrics, history, step, ended))
             events += input_events(child, datasets) + file_events(child, files, self._destination.store)
+            if model is not None:
+                events.append(model_event(child, self.run_id, model, self._destination.store))
+                self._models[stage] = child
             self._record([*events, close_event(child, status, ended)])
             self._children += 1
+
+    def log_scores(self, stage: str, metrics: Mapping[str, float], dataset: tuple[str, str]) -> None:
+        """Record how the head of an earlier stage did on a data set, beside the head and beside its run.
+
+        Parameters
+        ----------
+        stage : str
+            Stage that `log_stage` was given a model for.
+        metrics : mapping of str to float
+        dataset : (name, digest)
+
+        Raises
+        ------
+        ValueError
+            If that stage left no head, or the tracker is closed.
+        """
+        with self._guard:
+            if stage not in self._models:
+                raise ValueError(
+                    f"`Tracker.log_scores(stage=...)` must name a stage that left a head, got {stage!r} of "
+                    f"{sorted(self._models)}; give `log_stage` its model first."
+                )
+            self._record([score_event(self._models[stage], metrics, dataset, _now())])
 
     def log_parent(
         self,
@@ -158,6 +199,7 @@ class Tracker:
         metrics: Mapping[str, float] | None = None,
         files: Sequence[Path] = (),
         tags: Mapping[str, str] | None = None,
+        datasets: Sequence[DatasetUse] = (),
     ) -> None:
         """Record something of the whole run; arguments as for `log_stage`.
 
@@ -167,7 +209,7 @@ class Tracker:
             If two files share a name, or the tracker is closed.
         """
         points = stage_points(metrics or {}, (), "step", _now())
-        events = log_events(self.run_id, params or {}, tags or {}, points)
+        events = log_events(self.run_id, params or {}, tags or {}, points) + input_events(self.run_id, datasets)
         self._record(events + file_events(self.run_id, files, self._destination.store))
 
     def close(self, status: Status = "FINISHED") -> None:

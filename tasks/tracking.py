@@ -1,8 +1,8 @@
-"""Deliver journals of runs to MLflow, at once or another day; the only importer of mlflow.
+"""Deliver journals of runs to MLflow, at once or another day.
 
 MLflow drops an exact duplicate of a metric point, keeps equal parameters, and overwrites tags,
-files and the closing status; a run is found again by its tag ``coala.run``. So each event may be
-delivered again, and no crash doubles anything.
+files and the closing status; a run is found again by its tag ``coala.run``, a model by its digest. So
+each event may be delivered again, and no crash doubles anything.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 RUN_TAG = "coala.run"
+EXPERIMENT_TAGS = {
+    # Without it MLflow's pages open in their mode for chat traces.
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.note.content": (
+        "Preference heads by COALA. A run is a pipeline, its children are the stages. Compare runs by the metrics "
+        "`test/...` (held-out pairs), `lead/...` (ahead of a baseline) and `solve/gap` (certificate of Phase I)."
+    ),
+}
+
 REFUSALS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
 
 
@@ -53,6 +62,30 @@ def tracking_uri(store: Path, uri: str | None = None) -> str:
 def store_uri(store: Path) -> str:
     """Address of the database that comes with the store."""
     return f"sqlite:///{store.resolve() / 'mlflow' / 'mlflow.db'}"
+
+
+def connect(store: Path, uri: str) -> MlflowClient:
+    """Return a client of the server or database, for runs, models and the registry alike.
+
+    Parameters
+    ----------
+    store : Path
+        Where the database lies, if it is that of the store.
+    uri : str
+        As `tracking_uri` gives it.
+    """
+    # A dead server must cost seconds, not minutes; the journal is what retries.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow.tracking import MlflowClient
+
+    if uri == store_uri(store):
+        (store.resolve() / "mlflow").mkdir(parents=True, exist_ok=True)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 class Destination:
@@ -98,17 +131,7 @@ class Destination:
     def _connected(self) -> MlflowClient:
         """Make the client at first use, because importing mlflow takes seconds."""
         if self._client is None:
-            # A dead server must cost seconds, not minutes; the journal is what retries.
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-            os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-            os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-            os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-            os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-            from mlflow.tracking import MlflowClient
-
-            if self.key == "store":
-                (self.store / "mlflow").mkdir(parents=True, exist_ok=True)
-            self._client = MlflowClient(tracking_uri=self.uri)
+            self._client = connect(self.store, self.uri)
         return self._client
 
     def _send(self, event: Event, received: Received) -> dict[str, str]:
@@ -119,6 +142,8 @@ class Destination:
         if event["event"] == "open":
             return {"run": run, "remote": self._open(event, received)}
         remote = received.remotes[run]
+        if event["event"] in ("model", "scores"):
+            return self._send_model(event, remote, received)
         match event["event"]:
             case "log":
                 metrics = [Metric(key, float(value), when, step) for key, value, when, step in event["metrics"]]
@@ -132,6 +157,19 @@ class Destination:
                 client.log_artifact(remote, str(self.store / event["path"]))
             case "close":
                 client.set_terminated(remote, event["status"], end_time=event["time"])
+        return {}
+
+    def _send_model(self, event: Event, remote: str, received: Received) -> dict[str, str]:
+        """Deliver a run's model, which is noted under the run's name and "model", or what is to be said of it."""
+        from tasks.logged_model import deliver_model, deliver_scores  # it knows heads, which take seconds to import
+
+        client, noted = self._connected(), f"{event['run']}/model"
+        if event["event"] == "model":
+            parent = received.remotes[event["parent"]]
+            return {"run": noted, "remote": deliver_model(client, remote, parent, event, self.store)}
+        if noted not in received.remotes:  # the model itself was refused
+            raise FileNotFoundError(f"run {event['run']} has no model in MLflow")
+        deliver_scores(client, remote, received.remotes[noted], event)
         return {}
 
     def _open(self, event: Event, received: Received) -> str:
@@ -152,7 +190,7 @@ class Destination:
             client = self._connected()
             known = client.get_experiment_by_name(name)
             folder = None if self.uri.startswith("http") else (self.store / "mlflow" / "artifacts").as_uri()
-            made = known.experiment_id if known else client.create_experiment(name, folder)
+            made = known.experiment_id if known else client.create_experiment(name, folder, EXPERIMENT_TAGS)
             self._experiments[name] = str(made)
         return self._experiments[name]
 

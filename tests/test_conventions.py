@@ -84,7 +84,17 @@ def test_layers_import_downwards_only() -> None:
     [
         ("cupy", ("coala_core/backend.py",)),
         ("cupyx", ("coala_core/backend.py",)),
-        ("mlflow", ("tasks/tracking.py",)),
+        (
+            "mlflow",
+            (
+                "tasks/tracking.py",
+                "tasks/logged_model.py",
+                "tasks/served_head.py",
+                "tasks/registry.py",
+                "tasks/promotion.py",
+                "tasks/protected.py",
+            ),
+        ),
         ("prefect", ("tasks/", "flows/")),
         ("fsspec", ("coala_core/feature_cache/remote_files.py", "coala_core/sources/remote.py")),
         ("openai", ("coala_core/generate/endpoint.py",)),

@@ -153,8 +153,8 @@ def test_metrics_and_curves_are_on_the_right_runs(finished: Finished) -> None:
     (parent,) = parents(finished.store)
     runs = children(finished.store, parent)
     reports = {stage: record.report for stage, record in finished.summary.stages.items()}
-    assert parent.data.metrics["head.accuracy"] == reports["evaluate"]["head"]["accuracy"]
-    assert parent.data.metrics["gap"] == reports["solve"]["gap"]
+    assert parent.data.metrics["test/accuracy"] == reports["evaluate"]["head"]["accuracy"]
+    assert parent.data.metrics["solve/gap"] == reports["solve"]["gap"]
     assert runs["triplets"].data.metrics["triplets"] == 72
     assert runs["solve"].data.metrics["validation_accuracy"] == reports["solve"]["validation_accuracy"]
     assert runs["evaluate"].data.metrics["head.accuracy"] == reports["evaluate"]["head"]["accuracy"]

@@ -3,7 +3,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from tasks.provenance import _git_revision, environment_tags
+from tasks.provenance import _git_tags, environment_tags
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -20,15 +20,21 @@ def test_versions_are_those_of_this_environment_and_nothing_leaks(monkeypatch):
     assert all(isinstance(value, str) and len(value) <= 8000 for value in tags.values())
 
 
+def test_the_machine_is_named():
+    tags = environment_tags()
+    assert tags["backend"] in ("numpy", "cupy") and tags["device"]
+
+
 def test_revision_of_a_checkout_is_its_commit_and_says_when_files_differ(tmp_path):
     file = tmp_path / "code.py"
     file.write_text("one")
-    assert _git_revision(file) is None  # no checkout
+    assert _git_tags(file) == {}  # no checkout
     git(tmp_path, "init")
-    assert _git_revision(file) is None  # a checkout that does not track the file
+    assert _git_tags(file) == {}  # a checkout that does not track the file
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "first")
     commit = git(tmp_path, "rev-parse", "HEAD")
-    assert _git_revision(file) == commit
+    expected = {"git.revision": commit, "git.dirty": "false", "mlflow.source.git.commit": commit}
+    assert _git_tags(file) == expected
     file.write_text("two")
-    assert _git_revision(file) == commit + "-dirty"
+    assert _git_tags(file) == expected | {"git.dirty": "true"}

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from coala_core.config import PipelineConfig
@@ -15,6 +17,7 @@ from coala_core.storage import Artifact, Store
 from tasks.records import numbers, recorded_files, recorded_run
 from tasks.tracking import store_uri
 from tests.tasks import mlflow_reading as reading
+from tests.tasks.heads import models
 
 REPORTS: dict[str, dict[str, Any]] = {
     "triplets": {"triplets": 9, "conversations": 3, "rows_rejected": 0},
@@ -22,7 +25,7 @@ REPORTS: dict[str, dict[str, Any]] = {
         "pairs": {"train": 5, "validation": 2, "test": 2},
         "groups": {"train": 1, "validation": 1, "test": 1},
     },
-    "embed": {"equal_feature_share": 0.25, "model": "tiny", "tokens": 4000},
+    "embed": {"equal_feature_share": 0.25, "model": "tiny", "model_fingerprint": "f" * 64, "tokens": 4000},
     "solve": {
         "gap": 2e-4,
         "sweeps": 50,
@@ -63,17 +66,45 @@ FILES = {
 }
 
 
+INPUTS = {
+    "split": ["triplets"],
+    "embed": ["triplets"],
+    "solve": ["embed", "split"],
+    "finetune": ["solve"],
+    "evaluate": ["finetune"],
+}
+CONFIG: dict[str, dict[str, Any]] = {
+    "embed": {"model": "builtin", "revision": None, "max_tokens": 64, "dtype": "float32"},
+    "solve": {"layer": 2, "pooling": "mean"},
+}
+PAIRS = ["a#1", "b#1"]
+
+
+def write_table(stage: str, path: Path) -> None:
+    """What of two pairs the digest of the test pairs reads."""
+    turn = [{"role": "user", "content": "Why?"}]
+    texts = {"prompt": turn, "chosen": turn, "rejected": turn}
+    scores = {"group": "g", "chosen_score": 1.0, "rejected_score": 0.5}
+    row = texts if stage == "triplets" else scores
+    pq.write_table(pa.Table.from_pylist([{"pair_id": pair, **row} for pair in PAIRS]), path)
+
+
 def seal(store: Path, stage: str) -> Artifact:
-    """A stage's artifact with files of the right names."""
+    """A stage's artifact with files of the right names, made from those that are there."""
     shelf = Store(store)
+    found = {name: shelf.find(name, "0123") for name in INPUTS.get(stage, [])}
+    inputs = {name: artifact for name, artifact in found.items() if artifact is not None}
     workspace = shelf.workspace(stage, "0123")
     for name, content in FILES.get(stage, {}).items():
         workspace.write_json(name, content)
     if stage in ("solve", "finetune"):
         workspace.write("head.safetensors", lambda path: path.write_bytes(stage.encode()))
+    if stage in ("triplets", "evaluate"):
+        name = "triplets.parquet" if stage == "triplets" else "scores.parquet"
+        workspace.write(name, lambda path: write_table(stage, path))
     workspace.report = REPORTS[stage]
     workspace.performance = PERFORMANCE.get(stage, {})
-    return shelf.seal(workspace, stage, "0123", {"seed": 3}, {}, 1.5)
+    return shelf.seal(workspace, stage, "0123", {"seed": 3, **CONFIG.get(stage, {})}, inputs, 1.5)
 
 
 def pipeline_config(store: Path) -> PipelineConfig:
@@ -120,13 +151,28 @@ def test_a_whole_run_is_recorded(store: Path, tmp_path: Path) -> None:
     assert found["solve"].data.metrics["final/gap"] == 2e-4
     assert found["finetune"].data.metrics["eval_loss"] == 0.75
     parent = found["lessons"].data
-    assert (parent.metrics["head.accuracy"], parent.metrics["gap"]) == (0.5, 2e-4)
+    assert (parent.metrics["test/accuracy"], parent.metrics["solve/gap"]) == (0.5, 2e-4)
     assert parent.tags["coala.solve"] == summary.stages["solve"].sha256
     assert parent.tags["prefect.flow_run_id"] == "f"
     assert parent.params["split.seed"] == "0"
     files = reading.artifacts(store_uri(store), found["lessons"], tmp_path / "files")
     assert files["head.safetensors"] == b"finetune"
     assert json.loads(files["config.json"])["store"] == str(store)
+
+
+def test_runs_are_comparable_and_heads_are_models(store: Path) -> None:
+    with recorded_run(pipeline_config(store), "lessons", {}) as run:
+        for stage in REPORTS:
+            run.add(seal(store, stage))
+    found = reading.runs(store_uri(store))
+    parent = found["lessons"].data
+    assert (parent.metrics["seconds/triplets"], parent.metrics["seconds/solve"]) == (1.5, 1.5)
+    assert parent.tags["coala.settings"] == "defaults"
+    assert sorted(i.dataset.name for i in found["lessons"].inputs.dataset_inputs) == ["conversations", "test pairs"]
+    assert "Phase I: convex heads" in found["solve"].data.tags["mlflow.note.content"]
+    assert (found["solve"].data.metrics["test/accuracy"], found["finetune"].data.metrics["test/accuracy"]) == (0.5, 0.5)
+    heads = {model.name: model.source_run_id for model in models(store)}
+    assert heads == {f"head-phase-{n}": found[s].info.run_id for n, s in ((1, "solve"), (2, "finetune"))}
 
 
 @pytest.mark.parametrize(
