@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-gpu test-all lint format bench-pipeline bench-embed bench-solver bench-data services services-down lint-docker lock clean
+.PHONY: help install demo test test-slow test-service test-gpu test-all lint format bench-pipeline bench-embed bench-solver bench-data services services-down lint-docker lock audit clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -32,8 +32,11 @@ demo: install ## Run the whole pipeline on the built-in model and conversations.
 test: install ## Run the fast tests (what CI runs, beside lint and the affordable slow tests).
 	$(BIN)/python -m pytest
 
-test-slow: install ## Run the slow tests.
-	$(BIN)/python -m pytest -m slow
+test-slow: install ## Run the slow tests, those of services left out.
+	$(BIN)/python -m pytest -m 'slow and not service'
+
+test-service: install ## Run the tests that start PostgreSQL, Prefect, MLflow, a worker or Chromium, and kill them.
+	$(BIN)/python -m pytest -m service
 
 test-gpu: install ## Run the tests that need a CUDA device and CuPy.
 	$(BIN)/python -m pytest -m gpu
@@ -76,6 +79,10 @@ lint-docker: install ## Check the compose files, the Dockerfile and its scripts.
 
 lock: ## Write constraints.txt anew from the ranges in pyproject.toml (needs a registry).
 	.ci/lock $(PYTHON)
+
+audit: ## Look for known vulnerabilities in the lock and for secrets in tracked files; exit 3 if no service could be asked.
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1 detect-secrets==1.5.0 packaging; }
+	.venv-audit/bin/python .ci/audit
 
 clean: ## Remove caches of tools; artifacts in data/store stay.
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

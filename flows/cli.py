@@ -16,6 +16,7 @@ from coala_core.config import PipelineConfig, SweepConfig
 from coala_core.storage import Damaged, Store
 from flows.cache import cache
 from flows.data import data
+from flows.gc_command import gc
 from flows.generate_command import generate
 from flows.promote_command import promote
 from flows.services.commands import services
@@ -29,6 +30,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 app.command(cache)
+app.command(gc)
 app.command(promote)
 app.command(data)
 app.command(services)

@@ -8,7 +8,7 @@ from coala_core.config import DataConfig, PipelineConfig
 from coala_core.naming import data_name, run_name
 from coala_core.storage import Artifact
 from flows.context import parameter, prefect_tags
-from flows.refusals import refuse_unstored, require_embedded
+from flows.refusals import refuse_full_disk, refuse_unstored, require_embedded
 from tasks.records import RunRecord, recorded_run
 from tasks.report import publish
 from tasks.stages import embed_task, evaluate_task, finetune_task, quality_task, solve_task, split_task, triplets_task
@@ -28,6 +28,7 @@ def coala_pipeline(config: PipelineConfig = PipelineConfig()) -> RunSummary:  # 
     """Conversations in, evaluated preference head out (paper, Algorithm 1)."""
     refuse_unstored(config)
     with recorded_run(config, run_name(config), prefect_tags()) as run:
+        refuse_full_disk(config)
         triplets, split = _data_stages(run, config)
         embed = run.add(embed_task(config.store, config.embed, triplets))
         _head_stages(run, config, embed, split)
@@ -38,6 +39,7 @@ def coala_pipeline(config: PipelineConfig = PipelineConfig()) -> RunSummary:  # 
 def coala_data(config: DataConfig = DataConfig()) -> RunSummary:  # noqa: B008
     """Conversations in, split triplets out, with what is to be said about them; no language model."""
     with recorded_run(config, data_name(config), prefect_tags()) as run:
+        refuse_full_disk(config)
         _data_stages(run, config)
     return _published(run)
 
@@ -47,6 +49,7 @@ def coala_head(config: PipelineConfig = PipelineConfig()) -> RunSummary:  # noqa
     """Phase I, Phase II and evaluation on features that an earlier run has stored; no language model."""
     refuse_unstored(config)
     with recorded_run(config, run_name(config), prefect_tags()) as run:
+        refuse_full_disk(config)
         triplets, split = _data_stages(run, config)
         require_embedded(config, triplets)
         embed = run.add(embed_task(config.store, config.embed, triplets))

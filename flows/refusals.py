@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from coala_core.config import PipelineConfig
+from pathlib import Path
+
+from coala_core.config import DataConfig, PipelineConfig
+from coala_core.estimate import require_room, triplets_bytes
+from coala_core.sources import resolve_conversations
 from coala_core.stages import embed
 from coala_core.stages.solve import require_stored
 from coala_core.storage import Artifact, Store
@@ -22,6 +26,19 @@ def require_embedded(config: PipelineConfig, triplets: Artifact) -> None:
             f"`coala_head` needs features that are stored, got none of these triplets and `embed` settings in "
             f"{store.root}; run `coala run` with them once."
         )
+
+
+def refuse_full_disk(config: DataConfig) -> None:
+    """Refuse data that the store's disk has no room for; each later stage looks again when it knows its own size.
+
+    Raises
+    ------
+    NoRoom
+        If triplets of the files would not fit.
+    """
+    files = [Path(file.address) for file in resolve_conversations(config.triplets.conversations)]
+    stored = sum(path.stat().st_size for path in files if path.is_file())  # what lies elsewhere has no size yet
+    require_room(Path(config.store), triplets_bytes(stored), "triplets")
 
 
 def refuse_unstored(config: PipelineConfig) -> None:

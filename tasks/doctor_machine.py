@@ -10,11 +10,13 @@ from pathlib import Path
 
 import psutil
 
+from coala_core.estimate import features_bytes, shown
 from tasks.doctor_check import Check
 
 _GIB = 1 << 30
 _LEAST_FREE = 2 * _GIB
 _LEAST_MEMORY = 2 * _GIB
+_WIDTH = 1024
 _TRUE = ("1", "true", "yes", "on")
 _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -57,7 +59,8 @@ def check_store(store: Path) -> Check:
             name, "problem", f"{store} cannot be written: {error}", f"mkdir -p {target} && chmod u+rwx {target}"
         )
     free = shutil.disk_usage(folder).free
-    room = f"{free / _GIB:.1f} GiB free for {store}"
+    million = features_bytes(1_000_000, 1, _WIDTH, 256)
+    room = f"{free / _GIB:.1f} GiB free for {store} (a layer of a million pairs, {_WIDTH} wide, takes {shown(million)})"
     if free < _LEAST_FREE:
         return Check(name, "problem", f"{room}, at least {_LEAST_FREE // _GIB} GiB are needed", f"du -sh {folder}/*")
     return Check(name, "ok", f"{room}, writable" if folder == store.expanduser().resolve() else f"{room}, not made yet")

@@ -7,6 +7,7 @@ one that was computed.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,9 +16,11 @@ from typing import Any
 
 from coala_core.config import RecordedConfig
 from coala_core.full_disk import full_disk_named
+from coala_core.housekeeping import mark_used
 from coala_core.storage import PROCESS, Artifact, Store, dump_json
 from tasks.cancellation import die_if_cancelled
 from tasks.events import DatasetUse, flatten
+from tasks.logs import run_log
 from tasks.measures import compared_metrics
 from tasks.notes import NOTE, stage_note
 from tasks.provenance import environment_tags
@@ -25,6 +28,8 @@ from tasks.recorded_heads import TEST_PAIRS, head_model, log_verdict
 from tasks.report import markdown
 from tasks.summary import RunSummary, StageRecord
 from tasks.tracker import Tracker
+
+log = logging.getLogger("coala.run")
 
 _STEPS = {"solve": "sweep", "finetune": "epoch"}
 _DATASETS = {"generate": "dialogues", "triplets": "conversations", "split": "split", "embed": "features"}
@@ -49,6 +54,7 @@ class RunRecord:
 
     def add(self, artifact: Artifact) -> Artifact:
         """Record a finished stage as a child run, and pass its artifact on."""
+        mark_used(artifact.path)
         reused = not self._made_here(artifact)
         record = StageRecord(
             stage=artifact.stage,
@@ -114,7 +120,9 @@ def recorded_run(config: RecordedConfig, name: str, tags: Mapping[str, str]) -> 
     tracker = Tracker.open(store.root, config.tracking, name, environment_tags() | dict(tags))
     record = RunRecord(tracker, name, config)
     try:
-        with full_disk_named(store.root):
+        with full_disk_named(store.root), run_log(store.root, tracker.run_id) as path:
+            log.info("run %s (%s): its log is %s", tracker.run_id, name, path)
+            tracker.log_parent(tags={"coala.run_id": tracker.run_id})
             yield record
             _log_parent(record)
     except Exception:

@@ -23,6 +23,22 @@ from tests.lessons import write_lessons
 from tests.tiny_models import ARCHITECTURES, save_tiny_model
 
 
+SERVICES = (
+    "tests/faults/",
+    "tests/security/",
+    "tests/services/",
+    "tests/tasks/test_mlflow_service.py",
+    "tests/ui/",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark slow tests that start whole services, so that they can be chosen or left out together."""
+    for item in items:
+        if item.nodeid.startswith(SERVICES) and item.get_closest_marker("slow"):
+            item.add_marker("service")
+
+
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of tiny random models by architecture: llama (BOS), gpt2 (plain), qwen3 (ChatML)."""

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from coala_core.config.base import BUILTIN_CONVERSATIONS, BUILTIN_MODEL, Seed, StageConfig
+from coala_core.config.base import BUILTIN_CONVERSATIONS, BUILTIN_MODEL, CREDENTIALS, Seed, StageConfig
 
 LayoutName = Literal[
     "auto",
@@ -61,6 +61,17 @@ class TripletsConfig(StageConfig):
     """A row holding a longer turn is rejected."""
     max_turns: int = Field(default=512, ge=2)
     """A row holding more turns is rejected."""
+
+    @field_validator("conversations")
+    @classmethod
+    def _the_address_holds_no_secret(cls, conversations: str) -> str:
+        # Here and not when the file is opened: a flow's parameters are stored before the flow runs.
+        if CREDENTIALS.search(conversations):
+            raise ValueError(
+                "`triplets.conversations` must not hold credentials, since settings are recorded; leave them to the "
+                "environment of the protocol's client, or fetch the file first"
+            )
+        return conversations
 
 
 class SplitConfig(StageConfig):

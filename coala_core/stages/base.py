@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from coala_core.housekeeping import holding, mark_used
 from coala_core.storage import Artifact, Damaged, Stopwatch, Store, Workspace, reference, stage_key
 
 logger = logging.getLogger("coala.stages")
@@ -47,13 +48,17 @@ def produce(store: Store, plan: Plan, compute: Callable[[Workspace], None]) -> A
 
     Of two equal calls at once, one computes and the other waits and reuses.
     """
-    with store.lock(plan.stage, plan.key):
+    inputs = plan.inputs.values()
+    with store.lock(plan.stage, plan.key), holding(store, plan.stage, plan.key, inputs):
+        for artifact in inputs:
+            mark_used(artifact.path)
         try:
             found = store.find(plan.stage, plan.key)
         except Damaged as damage:
             logger.warning("%s", damage)
             found = None
         if found is not None:
+            mark_used(found.path)
             return found
         watch = Stopwatch()
         workspace = store.workspace(plan.stage, plan.key)

@@ -29,6 +29,7 @@ from coala_core.embed.shard_worker import (
     stored_columns,
 )
 from coala_core.embed.shards import PlannedShard, TextReader, Texts, plan_shards, scan_texts
+from coala_core.estimate import features_bytes, require_room
 from coala_core.executors import make_executor
 from coala_core.feature_cache import FeatureCache
 from coala_core.feature_cache.notes import PAIRS, Lookup, Space
@@ -173,9 +174,18 @@ class _Gathering:
             logger.warning("%s/%s leaves %s: %s", self.space.key, shard.name, self.cache.label, shard.reason)
             self.cache.discard(self.space.key, shard.name)
         if missing := self._missing(lookup):
+            self._require_room(len(missing))
             self._compute(missing)
             lookup = self.look_up()
         return lookup, self._fetch(lookup, workspace)
+
+    def _require_room(self, missing: int) -> None:
+        """Refuse before the language model is loaded what the disk cannot hold."""
+        # From a cache elsewhere every shard is copied here, from one of this machine those are linked that it has.
+        pairs = len(set(self.texts.keys)) if "://" in self.cache.url else missing
+        width = describe_model(materialise(self.source, self.store))["hidden_size"]
+        needed = features_bytes(pairs, len(self.columns), width, self.settings.shard_rows)
+        require_room(self.store.root, needed, STAGE)
 
     def _missing(self, lookup: Lookup) -> set[str]:
         return set(self.texts.keys) - lookup.places.keys()

@@ -10,6 +10,7 @@ from typing import Any
 from coala_core.config import Pooling, SolveConfig
 from coala_core.cvxnn import Path as WeightPath
 from coala_core.cvxnn import Solution, fit_path, needs_disk
+from coala_core.estimate import require_room, scratch_bytes
 from coala_core.feature_table import features_shape
 from coala_core.features import stack_rows
 from coala_core.heads import WEIGHTS, write_head
@@ -100,7 +101,9 @@ def run(store: Store, config: SolveConfig, embed: Artifact, split: Artifact, pro
 
     def compute(workspace: Workspace) -> None:
         workspace.clear()
-        scratch = _scratch(workspace, config, *features_shape(embed.path, layer, pooling))
+        shape = features_shape(embed.path, layer, pooling)
+        require_room(workspace.path, scratch_bytes(*shape, config), STAGE)
+        scratch = _scratch(workspace, config, *shape)
         placed = config.model_copy(update={"storage": "disk"}) if scratch else config
         pairs = pairs_of(store, embed, split, layer, pooling, scratch)
         features, labels = stack_rows(pairs["train"], scratch)

@@ -14,6 +14,8 @@ from flows import console
 from flows.data import data
 from tests.lessons import lesson, write_lessons
 
+pytestmark = pytest.mark.slow
+
 Report = Callable[..., tuple[int, str, str]]
 # The lessons are made of few phrases, so that many replies are alike.
 SETTINGS = ("split.train=0.6", "split.validation=0.2", "quality.max_near_duplicate_share=1")

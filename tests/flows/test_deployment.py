@@ -49,7 +49,14 @@ def test_the_schedule_is_there_and_off(server: Server, deployment: Any) -> None:
     assert runs_of(server, deployment) == 0
 
 
-NAMES = {"coala/pipeline", "coala-data/data", "coala-head/head", "coala-sweep/sweep", "coala-generate/generate"}
+NAMES = {
+    "coala/pipeline",
+    "coala-data/data",
+    "coala-head/head",
+    "coala-sweep/sweep",
+    "coala-generate/generate",
+    "coala-gc/housekeeping",
+}
 
 
 def test_every_deployment_says_what_it_does_and_keeps_to_its_limit(server: Server) -> None:

@@ -40,6 +40,7 @@ def command(*arguments: object) -> None:
     app([*map(str, arguments)], exit_on_error=False, print_error=False)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_the_command_writes_conversations_and_what_comes_of_them(
     server: ChatServer, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -65,6 +66,7 @@ def test_the_command_writes_conversations_and_what_comes_of_them(
     assert len(server.bodies) == asked, "the same command reuses what there is"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_the_flow_is_recorded_stage_by_stage(server: ChatServer, store: Path) -> None:
     from flows.generate import coala_generate

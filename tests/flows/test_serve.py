@@ -21,7 +21,14 @@ from tests.flows.prefect_server import ROOT, Server, running_server
 from tests.lessons import quick_config
 
 PATIENCE = 120.0
-NAMES = {"coala/pipeline", "coala-data/data", "coala-head/head", "coala-sweep/sweep", "coala-generate/generate"}
+NAMES = {
+    "coala/pipeline",
+    "coala-data/data",
+    "coala-head/head",
+    "coala-sweep/sweep",
+    "coala-generate/generate",
+    "coala-gc/housekeeping",
+}
 
 
 @pytest.mark.parametrize(

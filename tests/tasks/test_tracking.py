@@ -100,6 +100,7 @@ def test_replaying_twice_changes_nothing(pending_store, tmp_path):
     assert str(reading.snapshot(uri, tmp_path / "twice")) == str(once)
 
 
+@pytest.mark.slow
 def test_a_replay_killed_after_any_delivery_and_before_its_note_doubles_nothing(
     pending_store, make_store, tmp_path, monkeypatch
 ):
@@ -139,6 +140,7 @@ def test_all_events_again_change_nothing(store, tmp_path):
     assert str(reading.snapshot(uri, tmp_path / "again")) == str(once)
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_died_in_mid_write_is_closed_as_killed(store, tmp_path):
     code = (
         "import os, pathlib, sys; from coala_core.config import TrackingConfig; from tasks.tracker import Tracker\n"

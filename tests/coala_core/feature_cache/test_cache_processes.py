@@ -14,6 +14,8 @@ from coala_core.feature_cache import FeatureCache, ShardNote, Space
 from coala_core.feature_table import feature_table
 from coala_core.storage import Damaged, file_digest
 
+pytestmark = pytest.mark.slow
+
 SPACE = Space({"model_fingerprint": "f"})
 KEY = SPACE.key
 ROOT = Path(__file__).parents[3]

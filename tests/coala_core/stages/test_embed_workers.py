@@ -64,6 +64,7 @@ def test_a_cache_in_memory_serves_other_stores(
     assert same(features(alone), features(made))
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_shards_of_one(
     tmp_path: Path, config: EmbedConfig, told: Artifact, alone: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,8 @@ from coala_core.storage import Artifact, Store, file_digest
 from tests.coala_core.stages.conftest import Chain
 from tests.lessons import digests
 
+pytestmark = pytest.mark.slow
+
 FORK = multiprocessing.get_context("fork")
 STAGES = ["triplets", "split", "quality", "embed", "solve", "finetune", "evaluate"]
 FIRST_FILES = {

@@ -142,6 +142,7 @@ def test_an_empty_layer_and_pooling_are_the_first_stored_ones(made: Made) -> Non
     assert (config["layer"], config["pooling"]) == (5, "mean")
 
 
+@pytest.mark.slow
 def test_a_sweep_over_layers_and_poolings_makes_heads_only(made: Made) -> None:
     stages = ("triplets", "split", "embed")
     before = {path: path.stat().st_mtime_ns for stage in stages for path in (made.store.root / stage).rglob("*")}
@@ -184,6 +185,7 @@ def test_features_of_an_earlier_version_are_refused(made: Made) -> None:
         solve.plan(made.store, made.config.solve, made.embed, made.split)
 
 
+@pytest.mark.slow
 def test_a_gated_head_goes_through_the_later_stages(chain: Chain, tmp_path: Path) -> None:
     for stage in ("triplets", "split", "embed"):
         shutil.copytree(chain.store.root / stage, tmp_path / stage)
