@@ -22,6 +22,7 @@ from flows.promote_command import promote
 from flows.services.commands import services
 from flows.settings import ConfigFile, Settings, StoreFolder, configure, configure_as, parsed
 from flows.stage_commands import STAGE_COMMANDS
+from flows.temporary_server import end_with_this_process
 
 app = App(
     name="coala",
@@ -78,6 +79,7 @@ def run(
         split__seed=seed,
         store=store,
     )
+    end_with_this_process()
     from flows.console import show_summary
     from flows.pipeline import coala_pipeline
 
@@ -109,6 +111,7 @@ def sweep(
     named = dict(parsed("--grid", choice) for choice in grid)
     checked = configure_as(SweepConfig, None, (), pipeline=pipeline, grid=named)
     checked.runs()
+    end_with_this_process()
     from flows.console import show_sweep
     from flows.sweep import coala_sweep
 
@@ -173,6 +176,8 @@ def quiet_environment() -> None:
         # The default of 20 s is too short for a slow disk or two busy cores.
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "coala",
+        # Of runs that `coala serve` starts; see flows/zombies.py.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

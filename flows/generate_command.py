@@ -6,6 +6,7 @@ import os
 
 from coala_core.config import GenerationConfig
 from flows.settings import ConfigFile, Settings, StoreFolder, configure_as
+from flows.temporary_server import end_with_this_process
 
 
 def generate(
@@ -48,6 +49,7 @@ def generate(
     )
     # Read when torch is loaded: threads that wait by spinning take turns on a machine that others use too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    end_with_this_process()
     from flows.console import out, show_summary
     from flows.generate import coala_generate
 

@@ -17,6 +17,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.schedules import Schedule
 from prefect.types.entrypoint import EntrypointType
 
+from flows.zombies import watch_for_zombies
+
 DEFINITIONS = Path(__file__).parents[1] / "prefect.yaml"
 """Where deployments are defined, for workers and for `coala serve` alike."""
 
@@ -68,6 +70,7 @@ def serve_deployments(limit: int) -> None:
         )
     deployments = served_deployments()
     keep_schedules(deployments)
+    watch_for_zombies()
     # Prefect would otherwise switch every schedule off when this process ends.
     serve(*deployments, pause_on_shutdown=False, limit=limit)
 

@@ -22,7 +22,6 @@ import pytest
 from tests.lessons import write_lessons
 from tests.tiny_models import ARCHITECTURES, save_tiny_model
 
-
 SERVICES = (
     "tests/faults/",
     "tests/security/",

@@ -19,7 +19,7 @@ _POOL_VARIABLE = "coala_work_pool"  # Prefect's variable that prefect.yaml names
 
 
 def deploy(client: Mapping[str, str], again: bool = False, file: Path = ROOT / "prefect.yaml") -> list[str]:
-    """Make the work pool and the deployments that the server lacks.
+    """Make the work pool, the deployments that the server lacks, and what watches over their runs.
 
     Parameters
     ----------
@@ -48,6 +48,7 @@ def deploy(client: Mapping[str, str], again: bool = False, file: Path = ROOT / "
         _answer(client, "variables/", {"name": _POOL_VARIABLE, "value": pool})
     if wanted:
         _prefect(client, file, "--no-prompt", "deploy", *(word for name in wanted for word in ("--name", name)))
+    _run("flows.zombies", client, file.parent)
     return wanted
 
 
@@ -74,9 +75,14 @@ def _answer(client: Mapping[str, str], path: str, content: object) -> Any:
 
 
 def _prefect(client: Mapping[str, str], file: Path, *arguments: str) -> None:
+    _run("prefect", client, file.parent, *arguments)
+
+
+def _run(module: str, client: Mapping[str, str], folder: Path, *arguments: str) -> None:
+    """Run a module of this environment as a client of the server."""
     result = subprocess.run(
-        [sys.executable, "-m", "prefect", *arguments],
-        cwd=file.parent,
+        [sys.executable, "-m", module, *arguments],
+        cwd=folder,
         env={**os.environ, **client},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -86,6 +92,6 @@ def _prefect(client: Mapping[str, str], file: Path, *arguments: str) -> None:
     )
     if result.returncode:
         raise ValueError(
-            f"`prefect {' '.join(arguments)}` must succeed, got exit status {result.returncode}: "
+            f"`{module} {' '.join(arguments)}` must succeed, got exit status {result.returncode}: "
             f"{result.stdout[-2000:]}; correct prefect.yaml, then run `coala services deploy`."
         )
