@@ -119,6 +119,25 @@ def sweep(
 
 
 @app.command
+def compare(*evaluations: Path, store: StoreFolder = None) -> None:
+    """Compare heads on the same test pairs, each with the first one, without a Prefect run.
+
+    Parameters
+    ----------
+    evaluations
+        Folders of evaluations, two or more.
+    store
+        Folder of all artifacts.
+    """
+    from coala_core.storage import open_artifact
+    from flows.console import show_comparison
+    from tasks.compared import compare_evaluations
+
+    opened = [open_artifact(folder, "evaluate") for folder in evaluations]
+    show_comparison(compare_evaluations(Store(store or PipelineConfig().store), opened))
+
+
+@app.command
 def serve(*, limit: int = 1) -> None:
     """Register the deployments on the Prefect server, and run what is scheduled or asked for, on this machine.
 

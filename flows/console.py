@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from coala_core.embed.reuse import Explanation
 from coala_core.feature_cache import SpaceUsage
 from coala_core.progress import Progress as Listener
 from coala_core.storage import Artifact
+from tasks.compared import ComparedHead, comparison_table
 from tasks.doctor import Check
 from tasks.report import LOCAL_MLFLOW, mlflow_link
 from tasks.results import result_rows, stage_rows
@@ -79,10 +80,19 @@ def show_summary(summary: RunSummary) -> None:
         out.print(f"{summary.pending} tracking records wait for MLflow; `coala replay` delivers them.", markup=False)
 
 
+def show_comparison(heads: Sequence[ComparedHead]) -> None:
+    """Print heads beside the first one."""
+    _show_rows("heads on the same test pairs, beside the first", comparison_table(heads))
+
+
 def show_sweep(result: SweepResult) -> None:
     """Print the runs of a sweep, the best first."""
-    rows = sweep_table(result)
-    table = Table(title="sweep, by validation loss", title_justify="left", header_style="bold")
+    _show_rows("sweep, by validation loss", sweep_table(result))
+
+
+def _show_rows(title: str, rows: Sequence[Mapping[str, str]]) -> None:
+    """Print rows of the same columns."""
+    table = Table(title=title, title_justify="left", header_style="bold")
     for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows:

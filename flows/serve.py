@@ -101,7 +101,7 @@ def _deployment(entry: Mapping[str, Any]) -> RunnerDeployment:
     deployment = flow.to_deployment(
         entry["name"],
         schedules=schedules,
-        parameters=entry["parameters"],
+        parameters=entry.get("parameters"),
         description=entry["description"],
         tags=entry["tags"],
         concurrency_limit=ConcurrencyLimitConfig(**limit),

@@ -28,6 +28,7 @@ NAMES = {
     "coala-sweep/sweep",
     "coala-generate/generate",
     "coala-gc/housekeeping",
+    "coala-compare/compare",
 }
 
 

@@ -65,6 +65,7 @@ def test_a_grid_that_cannot_be_run_is_refused_before_any_run(grid: dict[str, tup
 def test_a_sweep_computes_common_stages_once_and_survives_a_failing_run(
     lessons: Path, model: Path, make_store: Callable[[str], Path]
 ) -> None:
+    from flows.compare import CompareConfig, coala_compare
     from flows.sweep import coala_sweep
 
     store = make_store("store")
@@ -74,6 +75,10 @@ def test_a_sweep_computes_common_stages_once_and_survives_a_failing_run(
     assert [each.failure is None for each in result.rows] == [True, False, True, False]
     assert "layer" in str(result.rows[1].failure)
     assert all(each.folder and each.folder.exists() for each in result.rows if each.failure is None)
+    folders = tuple(str(each.folder) for each in result.rows if each.folder)
+    first, second = coala_compare(CompareConfig(evaluations=folders, store=str(store)))
+    assert [first.accuracy, second.accuracy] == [each.test_accuracy for each in result.rows if each.folder]
+    assert second.lead == pytest.approx(second.accuracy - first.accuracy)
     count = {stage: len(list(store.glob(f"{stage}/*/manifest.json"))) for stage in ("triplets", "embed", "solve")}
     assert count == {"triplets": 1, "embed": 1, "solve": 2}
 

@@ -1,0 +1,28 @@
+"""Heads side by side on the same test pairs, as a Prefect flow."""
+
+from __future__ import annotations
+
+from prefect import flow
+from pydantic import Field
+
+from coala_core.config import StageConfig
+from coala_core.storage import Store, open_artifact
+from tasks.compared import ComparedHead, compare_evaluations, publish_comparison
+
+
+class CompareConfig(StageConfig):
+    """Which evaluations to compare."""
+
+    evaluations: tuple[str, ...] = Field(min_length=2)
+    """Folders of evaluations, as runs print them; the first is what the others are compared with."""
+    store: str = Field(default="data/store", min_length=1)
+    """Folder of all artifacts."""
+
+
+@flow(name="coala-compare")
+def coala_compare(config: CompareConfig) -> list[ComparedHead]:
+    """Compare heads with the first of them, pair by pair, with an interval over whole groups."""
+    evaluations = [open_artifact(folder, "evaluate") for folder in config.evaluations]
+    compared = compare_evaluations(Store(config.store), evaluations)
+    publish_comparison(compared)
+    return compared
