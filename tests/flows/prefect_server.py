@@ -20,6 +20,18 @@ ROOT = Path(__file__).parents[2]
 PREFECT = [sys.executable, "-m", "prefect"]
 
 
+NAMES = {
+    "coala/pipeline",
+    "coala-data/data",
+    "coala-head/head",
+    "coala-sweep/sweep",
+    "coala-generate/generate",
+    "coala-gc/housekeeping",
+    "coala-compare/compare",
+}
+"""Deployments of `prefect.yaml`."""
+
+
 class Server:
     """A running server, asked over HTTP and by Prefect's own command."""
 

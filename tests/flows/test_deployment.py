@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows.prefect_server import Server, running_server
+from tests.flows.prefect_server import NAMES, Server, running_server
 from tests.lessons import quick_config
 
 pytestmark = pytest.mark.slow
@@ -47,17 +47,6 @@ def test_the_schedule_is_there_and_off(server: Server, deployment: Any) -> None:
     assert (schedule["slug"], schedule["active"]) == ("nightly", False)
     assert schedule["schedule"]["cron"] == "0 3 * * *"
     assert runs_of(server, deployment) == 0
-
-
-NAMES = {
-    "coala/pipeline",
-    "coala-data/data",
-    "coala-head/head",
-    "coala-sweep/sweep",
-    "coala-generate/generate",
-    "coala-gc/housekeeping",
-    "coala-compare/compare",
-}
 
 
 def test_every_deployment_says_what_it_does_and_keeps_to_its_limit(server: Server) -> None:
