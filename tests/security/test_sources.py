@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path for folder in ("coala_core", "tasks", "flows") for path in (ROOT / folder).rglob("*.py"))
-SCRIPTS = sorted((ROOT / ".ci").glob("*"))
+SCRIPTS = sorted(path for path in (ROOT / ".ci").glob("*") if path.is_file())
 
 RUNS_TEXT = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "pty.spawn", "subprocess.getoutput"}
 MAKES_OBJECTS = {"yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "pickle.load", "pickle.loads"}
