@@ -110,7 +110,7 @@ def test_a_clock_set_back_between_runs_changes_nothing_that_is_reused(
     for whole, behind in ((hour, HOUR), (day, DAY)):
         assert abs(time.time() - behind - whole.info.start_time / 1000) < 600
         for child in children(store, whole).values():
-            assert 0 <= child.info.end_time - child.info.start_time < 120_000
+            assert -1 <= child.info.end_time - child.info.start_time < 120_000  # each is rounded to milliseconds
 
 
 def test_a_clock_set_back_in_the_middle_of_a_run_loses_nothing(

@@ -13,19 +13,9 @@ import pytest
 
 from tests.faults.test_zombies import kept_waiting
 from tests.faults.world import family, kill_all, wait_for
-from tests.flows.conftest import clean_environment
-from tests.lessons import quick_config
+from tests.flows.conftest import clean_environment, start_coala
 
 pytestmark = pytest.mark.slow
-
-COMMAND = """
-import json, sys
-from flows.temporary_server import end_with_this_process
-end_with_this_process()
-from coala_core.config import PipelineConfig
-from flows.pipeline import coala_pipeline
-coala_pipeline(PipelineConfig.model_validate_json(sys.argv[1]))
-"""
 
 
 def belongs(process: psutil.Process, home: str) -> bool:
@@ -39,19 +29,16 @@ def test_a_killed_run_takes_its_temporary_server_with_it(
     lessons: Path, model: Path, make_store: Callable[[str], Path], tmp_path: Path
 ) -> None:
     store, home = make_store("store"), str(tmp_path / "prefect")
-    config = quick_config(store, lessons, model).model_dump_json(exclude_unset=True)
-    environment = clean_environment(PREFECT_HOME=home, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="180")
-    with kept_waiting(store, lessons), (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", COMMAND, config], env=environment, stdout=log, stderr=log, start_new_session=True
-        )
+    words = ["run", "--store", store, "--conversations", lessons, "--model", model]
+    with kept_waiting(store, lessons):
+        process = start_coala(words, PREFECT_HOME=home)
         helpers: list[psutil.Process] = []
         try:
             wait_for(lambda: list(store.glob("tracking/*.jsonl")), "the run has begun")
             helpers = [each for each in family(process.pid) if each.pid != process.pid]
             assert any("uvicorn" in each.cmdline() for each in helpers)
             process.kill()
-            process.wait(30)
+            process.communicate(timeout=60)
             wait_for(lambda: not any(belongs(each, home) for each in helpers), "all that it started is gone", 60)
         finally:
             kill_all([*helpers, *family(process.pid)])

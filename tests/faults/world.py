@@ -63,7 +63,7 @@ class World(Server):
         super().__init__(folder / "home", free_port())
         self.folder, self.settings = folder, settings
         self.command = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", self.pages.rpartition(":")[2]]
-        self.environment["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] = "30"
+        self.environment["PREFECT_LOGGING_EXTRA_LOGGERS"] = "coala"
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
