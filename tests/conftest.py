@@ -24,6 +24,8 @@ from tests.tiny_models import ARCHITECTURES, save_tiny_model
 
 SERVICES = (
     "tests/faults/",
+    "tests/flows/test_interruption.py",
+    "tests/flows/test_pipeline.py",
     "tests/security/",
     "tests/services/",
     "tests/tasks/test_mlflow_service.py",

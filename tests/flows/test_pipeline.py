@@ -382,7 +382,7 @@ def test_a_dead_tracking_server_stops_nothing_and_replay_delivers_later(
     (parent,) = parents(store)
     assert parent.info.status == "FINISHED"
     assert set(children(store, parent)) == set(STAGES)
-    assert parent.data.metrics["gap"] == summary.stages["solve"].report["gap"]
+    assert parent.data.metrics["solve/gap"] == summary.stages["solve"].report["gap"]
 
 
 @pytest.mark.slow
