@@ -30,7 +30,7 @@ demo: install ## Run the whole pipeline on the built-in model and conversations.
 	PREFECT_HOME=$(abspath $(STORE))/prefect $(BIN)/coala run --config data/demo.yaml --store $(STORE)
 
 test: install ## Run the fast tests (what CI runs, beside lint and the affordable slow tests).
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 test-slow: install ## Run the slow tests, those of services left out.
 	$(BIN)/python -m pytest -m 'slow and not service'

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -45,6 +47,12 @@ def start_coala(arguments: Sequence[object], **environment: str) -> subprocess.P
         text=True,
         start_new_session=True,
     )
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    """Kill a process that leads its group, and what it started; either may have ended by itself."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def run_coala(*arguments: object, timeout: float = 240, **environment: str) -> Outcome:

@@ -6,7 +6,6 @@ Nothing in the product is slowed down or hooked: stages take long here because t
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from coala_core.storage import open_artifact
-from tests.flows.conftest import clean_environment, run_coala, start_coala
+from tests.flows.conftest import clean_environment, kill_group, run_coala, start_coala
 from tests.lessons import digests, write_lessons
 
 pytestmark = pytest.mark.slow
@@ -206,7 +205,7 @@ def test_a_killed_whole_run_goes_on_and_gives_the_undisturbed_bytes(
         assert (sealed(store, "embed"), len(sealed(store, "split"))) == ([], 1)
         again = run_coala(*arguments, PREFECT_HOME=home)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_group(process)
     assert again.status == 0, again.err
     for stage in ("embed", "solve", "finetune", "evaluate"):
         (folder,) = sealed(store, stage)

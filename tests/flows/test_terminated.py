@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import pytest
 
 from tasks.journal import Journal
 from tasks.tracking import store_uri
-from tests.flows.conftest import start_coala
+from tests.flows.conftest import kill_group, start_coala
 from tests.lessons import write_lessons
 from tests.tasks import mlflow_reading as reading
 
@@ -35,7 +34,7 @@ def test_a_terminated_run_is_killed_in_mlflow_and_keeps_its_shards(
         process.send_signal(signal.SIGTERM)
         assert process.wait(90) != 0
     finally:
-        os.killpg(process.pid, signal.SIGKILL)  # with the temporary Prefect server
+        kill_group(process)  # with the temporary Prefect server
         process.communicate()
     (path,) = (store / "tracking").glob("*.jsonl")
     journal = Journal.load(path)  # its lock is free
