@@ -9,6 +9,7 @@ from pathlib import Path
 
 from coala_core.config import SolveConfig
 from coala_core.cvxnn import needs_disk
+from coala_core.full_disk import DiskFull
 
 logger = logging.getLogger("coala.store")
 
@@ -29,12 +30,8 @@ _STATE = 260
 """Bytes that a solve on disk keeps per row and gate: a pattern, and 16 copies of two numbers in float64."""
 
 
-class NoRoom(OSError):
+class NoRoom(DiskFull):
     """A file system cannot hold what is about to be written; no later attempt helps before there is room."""
-
-    def __init__(self, sentence: str) -> None:
-        super().__init__(sentence)
-        self.errno = errno.ENOSPC
 
 
 def triplets_bytes(stored: int) -> int:
@@ -111,8 +108,9 @@ def require_room(folder: Path, needed: int, what: str) -> None:
     usage = shutil.disk_usage(_existing(folder))
     if needed > usage.free:
         raise NoRoom(
+            errno.ENOSPC,
             f"`{what}` must find room for up to {shown(needed)} in {folder}, got {shown(usage.free)} free; make room "
-            "with `coala gc`, store fewer `embed.layers` or `embed.poolings`, or give a larger disk with `--store`"
+            "with `coala gc`, store fewer `embed.layers` or `embed.poolings`, or give a larger disk with `--store`.",
         )
     left = usage.free - needed
     if left < TIGHT * usage.total:

@@ -13,7 +13,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFull(OSError):
-    """There is no room for a file; the message names the folder, and says how to go on."""
+    """There is no room for a file: an errno, and a sentence that names the folder and says how to go on."""
 
     def __str__(self) -> str:
         return str(self.strerror)

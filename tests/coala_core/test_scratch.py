@@ -26,6 +26,7 @@ def test_the_file_goes_with_its_array(tmp_path):
     def held():
         return sum("coala-" in line for line in Path("/proc/self/maps").read_text().splitlines())
 
+    gc.collect()  # what other tests left open
     before = held(), len(list(Path("/proc/self/fd").iterdir()))
     arrays = [Scratch(tmp_path).array((4096,), np.float64) for _ in range(5)]
     view = arrays[0][10:20]

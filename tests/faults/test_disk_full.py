@@ -8,13 +8,15 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from coala_core.feature_cache import FeatureCache
 from tests.faults.conftest import slow_config, torn
-from tests.flows.conftest import Outcome, run_coala
+from tests.faults.world import wait_for
+from tests.flows.conftest import Outcome, run_coala, start_coala
 from tests.lessons import digests, write_lessons
 
 pytestmark = pytest.mark.slow
@@ -39,7 +41,8 @@ class Disk:
         """Write a file that leaves so many bytes free."""
         path = self.folder / "ballast"
         free = os.statvfs(self.folder)
-        path.write_bytes(bytes(free.f_bavail * free.f_frsize - leave))
+        with suppress(OSError), path.open("wb", buffering=0) as file:  # others may write meanwhile
+            file.write(bytes(free.f_bavail * free.f_frsize - leave))
         return path
 
 
@@ -54,21 +57,25 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     subprocess.run(["umount", "--lazy", str(small.folder)], check=True)
 
 
-def refused(outcome: Outcome, folder: Path) -> None:
+def refused(outcome: Outcome, sentence: str) -> None:
     """The last line is one sentence in four parts, without a traceback."""
     assert outcome.status == 2, outcome.err
     assert "Traceback" not in outcome.err
     said = outcome.err.strip().splitlines()[-1]
-    assert re.fullmatch(
-        rf"coala: `{re.escape(str(folder))}\S*` needs room on its disk, got {os.strerror(errno.ENOSPC)} with "
-        r"[\d.,]+ \w+ free; make room there and run the same command again, which continues\.",
-        said,
-    ), said
+    assert re.fullmatch(f"coala: {sentence}", said), said
+
+
+def full(folder: Path) -> str:
+    """What is said where a write found no room."""
+    return (
+        rf"`{re.escape(str(folder))}\S*` needs room on its disk, got {os.strerror(errno.ENOSPC)} with "
+        r"[\d.,]+ \w+ free; make room there and run the same command again, which continues\."
+    )
 
 
 @pytest.fixture
 def words(tmp_path: Path, model: Path) -> Callable[[Path], list[str]]:
-    """Settings with which the features of 60 lessons take more room than the small disk has."""
+    """Settings of `embed` with which features take more room than the small disk has."""
 
     def give(store: Path) -> list[str]:
         config = slow_config(store, tmp_path / "lessons.jsonl", model, embed={"layers": [1, 2, 3, 4]})
@@ -78,11 +85,27 @@ def words(tmp_path: Path, model: Path) -> Callable[[Path], list[str]]:
     return give
 
 
-def test_a_full_disk_stops_embedding_with_a_sentence_and_room_lets_it_go_on(
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_embedded(
+    disk: Disk, model: Path, tmp_path: Path, words: Callable[[Path], list[str]]
+) -> None:
+    lessons, store = write_lessons(tmp_path / "lessons.jsonl", 120), disk.folder / "store"
+    triplets = run_coala("triplets", "--conversations", lessons, "--store", store).out.strip()
+    outcome = run_coala("embed", triplets, "--model", model, *words(store), "--store", store)
+    place = re.escape(str(store.resolve()))
+    refused(
+        outcome,
+        rf"`embed` must find room for up to [\d.]+ MB in {place}, got [\d.]+ MB free; make room with `coala gc`, store "
+        r"fewer `embed\.layers` or `embed\.poolings`, or give a larger disk with `--store`\.",
+    )
+    assert stamps(store) == {}
+
+
+def test_a_disk_that_fills_up_while_shards_are_written_stops_with_a_sentence_and_room_lets_it_go_on(
     disk: Disk, model: Path, tmp_path: Path, words: Callable[[Path], list[str]]
 ) -> None:
     lessons = write_lessons(tmp_path / "lessons.jsonl", 120)
     elsewhere, store = tmp_path / "elsewhere", disk.folder / "store"
+    disk.grow()
 
     def stage(name: str, *arguments: object, store: Path) -> Outcome:
         return run_coala(name, *arguments, "--store", store)
@@ -92,22 +115,23 @@ def test_a_full_disk_stops_embedding_with_a_sentence_and_room_lets_it_go_on(
     assert expected.status == 0, expected.err
 
     triplets = stage("triplets", "--conversations", lessons, store=store).out.strip()
-    command = ("embed", triplets, "--model", model, *words(store))
-    refused(stage(*command, store=store), store)
+    command = ("embed", triplets, "--model", model, *words(store), "--store", store)
+    with start_coala(command) as process:
+        wait_for(lambda: len(stamps(store)) >= 3, "three shards", pause=0.01)
+        ballast = disk.fill(leave=0)
+        out, err = process.communicate(timeout=120)
+    refused(Outcome(process.returncode, out, err), full(store))
     assert not list(store.glob("embed/*/manifest.json"))
     kept = stamps(store)
-    assert kept, "what was finished before the disk was full stays"
-    for space in FeatureCache(store / "features").spaces():
-        shards = [problem for problem in FeatureCache(store / "features").verify(space.key) if problem.name in kept]
-        assert shards == []
-    refused(stage(*command, store=store), store)
-    disk.grow()
-    again = stage(*command, store=store)
+    assert 3 <= len(kept) < len(stamps(elsewhere))
+    cache = FeatureCache(store / "features")
+    assert [problem for problem in cache.verify() if problem.name in kept] == []
+    ballast.unlink()
+    again = run_coala(*command)
     assert again.status == 0, again.err
     assert digests(Path(again.out.strip())) == digests(Path(expected.out.strip()))
     assert {name: stamps(store)[name] for name in kept} == kept
-    assert len(kept) < len(stamps(store))
-    assert FeatureCache(store / "features").verify() == []
+    assert cache.verify() == []
     assert torn(store) == []
 
 
@@ -125,7 +149,7 @@ def test_a_full_disk_stops_triplets_with_a_sentence_and_room_lets_them_go_on(
     command = ("triplets", "--conversations", lessons)
     store = disk.folder / "store"
     ballast = disk.fill(leave)
-    refused(run_coala(*command, "--store", store), disk.folder)
+    refused(run_coala(*command, "--store", store), full(disk.folder))
     assert not list(store.glob("triplets/*/manifest.json"))
     ballast.unlink()
     disk.grow()
