@@ -125,16 +125,17 @@ def compare(*evaluations: Path, store: StoreFolder = None) -> None:
     Parameters
     ----------
     evaluations
-        Folders of evaluations, two or more.
+        Folders of evaluations, two or more; without any, the newest five of the store that scored the same pairs.
     store
         Folder of all artifacts.
     """
     from coala_core.storage import open_artifact
     from flows.console import show_comparison
-    from tasks.compared import compare_evaluations
+    from tasks.compared import compare_evaluations, newest_evaluations
 
-    opened = [open_artifact(folder, "evaluate") for folder in evaluations]
-    show_comparison(compare_evaluations(Store(store or PipelineConfig().store), opened))
+    shelf = Store(store or PipelineConfig().store)
+    named = [open_artifact(folder, "evaluate") for folder in evaluations]
+    show_comparison(compare_evaluations(shelf, named or newest_evaluations(shelf, 5)))
 
 
 @app.command

@@ -7,14 +7,17 @@ from pydantic import Field
 
 from coala_core.config import StageConfig
 from coala_core.storage import Store, open_artifact
-from tasks.compared import ComparedHead, compare_evaluations, publish_comparison
+from tasks.compared import ComparedHead, compare_evaluations, newest_evaluations, publish_comparison
 
 
 class CompareConfig(StageConfig):
     """Which evaluations to compare."""
 
-    evaluations: tuple[str, ...] = Field(min_length=2)
-    """Folders of evaluations, as runs print them; the first is what the others are compared with."""
+    evaluations: tuple[str, ...] = ()
+    """Folders of evaluations, as runs print them; the first is what the others are compared with. Without any, the
+    newest ones of the store are taken that scored the same test pairs, the oldest of them first."""
+    newest: int = Field(default=5, ge=2, le=100)
+    """How many at most where none is named."""
     store: str = Field(default="data/store", min_length=1)
     """Folder of all artifacts."""
 
@@ -22,7 +25,8 @@ class CompareConfig(StageConfig):
 @flow(name="coala-compare")
 def coala_compare(config: CompareConfig) -> list[ComparedHead]:
     """Compare heads with the first of them, pair by pair, with an interval over whole groups."""
-    evaluations = [open_artifact(folder, "evaluate") for folder in config.evaluations]
-    compared = compare_evaluations(Store(config.store), evaluations)
+    store = Store(config.store)
+    named = [open_artifact(folder, "evaluate") for folder in config.evaluations]
+    compared = compare_evaluations(store, named or newest_evaluations(store, config.newest))
     publish_comparison(compared)
     return compared

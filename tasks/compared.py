@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from coala_core.comparison import compare_paired
 from coala_core.lineage import Lineage, ScoredPairs, read_scores
 from coala_core.metrics import pair_outcomes
-from coala_core.storage import Artifact, Store
+from coala_core.storage import Artifact, Store, open_artifact
+
+log = logging.getLogger("coala.compare")
 
 
 class ComparedHead(BaseModel):
@@ -51,7 +54,10 @@ def compare_evaluations(store: Store, evaluations: Sequence[Artifact]) -> list[C
         If there are fewer than two, or they are not of the same test pairs.
     """
     if len(evaluations) < 2:
-        raise ValueError(f"`compare` needs two evaluations or more, got {len(evaluations)}; name another folder.")
+        raise ValueError(
+            f"`compare` needs two evaluations of the same test pairs or more, got {len(evaluations)}; "
+            "name another folder, or run the pipeline with other settings first."
+        )
     first, config = read_scores(evaluations[0]), evaluations[0].manifest["config"]
     digests = [Lineage.of(store, each).test_digest() for each in evaluations]
     for each, digest in zip(evaluations, digests, strict=True):
@@ -84,6 +90,38 @@ def compare_evaluations(store: Store, evaluations: Sequence[Artifact]) -> list[C
             )
         )
     return compared
+
+
+def newest_evaluations(store: Store, count: int) -> list[Artifact]:
+    """Find the newest evaluations of a store that scored the same test pairs as its very newest.
+
+    Parameters
+    ----------
+    store : Store
+    count : int
+        How many at most.
+
+    Returns
+    -------
+    list of Artifact
+        The oldest of them first, so that leads are those of what came later. What an evaluation was made from must
+        still be there; one without it is passed over and named in the log.
+    """
+    sealed = [open_artifact(path.parent, "evaluate") for path in store.root.glob("evaluate/*/manifest.json")]
+    found: list[Artifact] = []
+    wanted: str | None = None
+    for each in sorted(sealed, key=lambda artifact: artifact.timing["finished_at"], reverse=True):
+        try:
+            digest = Lineage.of(store, each).test_digest()
+        except ValueError as gone:
+            log.warning("%s is passed over: %s", each.path, gone)
+            continue
+        wanted = wanted or digest
+        if digest == wanted:
+            found.append(each)
+        if len(found) == count:
+            break
+    return found[::-1]
 
 
 def comparison_table(heads: Sequence[ComparedHead]) -> list[dict[str, str]]:

@@ -87,10 +87,20 @@ def read_model_config(directory: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except (ValueError, OSError, json.JSONDecodeError) as error:
+        got = "one that brings its own code (auto_map), which is never run here" if _brings_code(directory) else error
         raise ValueError(
-            f"`embed.model={directory}` must be a model that transformers knows without remote code, got: {error}"
+            f"`embed.model={directory}` must be a model that transformers knows without remote code, got {got}; "
+            "choose another model."
         ) from error
     return config.get_text_config()
+
+
+def _brings_code(directory: Path) -> bool:
+    """Whether the model's configuration names Python files of its own; transformers would advise to run them."""
+    try:
+        return "auto_map" in json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (ValueError, OSError):
+        return False
 
 
 def choose_device(wish: str) -> str:

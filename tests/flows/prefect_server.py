@@ -28,6 +28,7 @@ NAMES = {
     "coala-generate/generate",
     "coala-gc/housekeeping",
     "coala-compare/compare",
+    "coala-promote/promote",
 }
 """Deployments of `prefect.yaml`."""
 

@@ -59,8 +59,8 @@ def test_every_deployment_says_what_it_does_and_keeps_to_its_limit(server: Serve
         assert each["work_pool_name"] == "coala"
         assert each["global_concurrency_limit"]["limit"] == 1
         assert each["concurrency_options"]["collision_strategy"] in ("ENQUEUE", "CANCEL_NEW")
-        # What to compare is known when there is something to compare.
-        assert len(each["schedules"]) == (name != "coala-compare/compare")
+        # Which run to promote is known when there is one.
+        assert len(each["schedules"]) == (name != "coala-promote/promote")
         assert all(schedule["slug"] and not schedule["active"] for schedule in each["schedules"])
 
 

@@ -79,6 +79,7 @@ def test_a_sweep_computes_common_stages_once_and_survives_a_failing_run(
     first, second = coala_compare(CompareConfig(evaluations=folders, store=str(store)))
     assert [first.accuracy, second.accuracy] == [each.test_accuracy for each in result.rows if each.folder]
     assert second.lead == pytest.approx(second.accuracy - first.accuracy)
+    assert coala_compare(CompareConfig(store=str(store))) == [first, second]
     count = {stage: len(list(store.glob(f"{stage}/*/manifest.json"))) for stage in ("triplets", "embed", "solve")}
     assert count == {"triplets": 1, "embed": 1, "solve": 2}
 

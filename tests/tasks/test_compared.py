@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 
 from coala_core.lineage import Lineage
 from coala_core.storage import Artifact, Store
-from tasks.compared import compare_evaluations, comparison_table
+from tasks.compared import compare_evaluations, comparison_table, newest_evaluations
 
 PAIRS = 40
 CONFIG = {"confidence": 0.95, "resamples": 500, "seed": 0}
@@ -60,7 +63,35 @@ def test_leads_are_counted_pair_by_pair_against_the_first(tmp_path: Path) -> Non
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path)
     one, other = evaluation(store, "a", 20), evaluation(store, "b", 20)
-    with pytest.raises(ValueError, match="needs two evaluations or more, got 1"):
+    with pytest.raises(ValueError, match="needs two evaluations of the same test pairs or more, got 1"):
         compare_evaluations(store, [one])
     with pytest.raises(ValueError, match="needs evaluations of the same test pairs, got others in"):
         compare_evaluations(store, [one, other])
+
+
+def dated(store: Store, name: str, finished_at: float) -> Artifact:
+    """An evaluation that ended at a time."""
+    made = evaluation(store, name, 20)
+    path = made.path / "timing.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"finished_at": finished_at}))
+    return made
+
+
+@pytest.mark.usefixtures("same_pairs")
+def test_the_newest_of_the_same_pairs_are_found_the_oldest_first(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for name, day in (("a3", 3.0), ("b2", 2.0), ("a1", 1.0), ("a4", 4.0)):
+        dated(store, name, day)
+    assert [each.key for each in newest_evaluations(store, 5)] == ["a1", "a3", "a4"]
+    assert [each.key for each in newest_evaluations(store, 2)] == ["a3", "a4"]
+    assert newest_evaluations(Store(tmp_path / "empty"), 5) == []
+
+
+def test_an_evaluation_whose_inputs_are_gone_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(tmp_path)
+    tuned = store.seal(store.workspace("finetune", "gone"), "finetune", "gone", {}, {}, 0.0)
+    orphan = store.seal(store.workspace("evaluate", "orphan"), "evaluate", "orphan", CONFIG, {"finetune": tuned}, 0.0)
+    shutil.rmtree(tuned.path)
+    with caplog.at_level(logging.WARNING, "coala.compare"):
+        assert newest_evaluations(store, 5) == []
+    assert f"{orphan.path} is passed over: " in caplog.text
