@@ -23,7 +23,8 @@ from coala_core.cvxnn.problem import ConvexProblem
 from coala_core.cvxnn.sweeps import Sweeps, cone_scale_squared
 from coala_core.progress import Progress
 
-FIRST_BALANCE = 10  # sweep of the first look at the penalty, at the residuals; the next ones are checks, ever rarer
+FIRST_BALANCE = 10  # sweep of the first look at the penalty, which is at the residuals alone
+BALANCE_EVERY = 25  # sweeps, of which the later looks are at multiples, ever rarer; each is at a check
 PRIMAL_EMPHASIS = 4.0  # cone violation lags behind its residual
 FREEDOM = 25.0  # of the ratio of errors from that of the residuals
 SMALLEST_CHANGE, LARGEST_CHANGE = 1.5, 10.0  # factors of one penalty change: below is not worth a factorisation
@@ -40,6 +41,11 @@ def balanced_penalty(penalty: float, ratio: float, lasso_weight: float) -> float
     change = min(max(change, 1.0 / LARGEST_CHANGE), LARGEST_CHANGE)
     low, high = PENALTY_RANGE
     return min(max(penalty * change, low * lasso_weight), high * lasso_weight)
+
+
+def balance_after(sweep: int) -> int:
+    """Return the sweep of the next look at the penalty, whatever `check_every` is: 10, 50, 100, 150, 225, 325, ..."""
+    return math.ceil((1.3 * sweep + 15.0) / BALANCE_EVERY) * BALANCE_EVERY
 
 
 class _Solve:
@@ -166,18 +172,19 @@ def solve(
     next_balance, status = FIRST_BALANCE, None
     while status is None:
         sweeps.sweep()
-        end = halt.status()
-        is_check = sweeps.done % config.check_every == 0 or sweeps.done == config.max_sweeps or end is not None
-        if not is_check and sweeps.done != FIRST_BALANCE:
+        end, done = halt.status(), sweeps.done
+        is_due = done % config.check_every == 0 or done == config.max_sweeps or end is not None
+        if not is_due and done != next_balance:
             continue
         primal, dual = sweeps.residuals()
+        is_check = is_due or done > FIRST_BALANCE
         if is_check:
             status = run.check(primal, dual) or end
             if progress:
-                progress(sweeps.done, config.max_sweeps, "sweeps")
-        if status is None and sweeps.done >= next_balance:
-            next_balance = int(1.3 * sweeps.done) + 15
-            run.balance(primal, dual, checked=is_check)
+                progress(done, config.max_sweeps, "sweeps")
+        if status is None and done == next_balance:
+            next_balance = balance_after(done)
+            run.balance(primal, dual, checked=done > FIRST_BALANCE)
     return run.outcome(status)
 
 

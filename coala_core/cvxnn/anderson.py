@@ -53,6 +53,7 @@ class Accelerator:
         self.before = _copies(state, allocate)
         self._plain = _copies(state, allocate)
         self._steps = State(*(allocate((WINDOW, *part.shape), part.dtype) for part in state))
+        self._products: list[Array] = []  # of step k with the steps 0, ..., k
         self._count, self._extrapolated = 0, False
         self._last: Array | float = math.inf  # squared length of the last step
         self._length: Array | float = math.inf
@@ -92,14 +93,12 @@ class Accelerator:
         xp, k = namespace_of(state.u), self._count
         for steps, end, start in zip(self._steps, state, self.before, strict=True):
             xp.subtract(end, start, out=steps[k])
-        self._length = self._square(self._steps.v_lam[k], self._steps.s_nu[k])
+        upper, lower = (steps[: k + 1].reshape(k + 1, -1) for steps in (self._steps.v_lam, self._steps.s_nu))
+        # Ten such products take a third of the time of one product of all steps with themselves.
+        del self._products[k:]
+        self._products.append(upper @ upper[k] + self.cone_scale_squared * (lower @ lower[k]))
+        self._length = self._products[k][k]
         self._count += 1
-
-    def _square(self, upper: Array, lower: Array) -> Array:
-        """Squared length of a step."""
-        upper, lower = upper.reshape(-1), lower.reshape(-1)
-        square: Array = upper @ upper + self.cone_scale_squared * (lower @ lower)
-        return square
 
     def _extrapolate(self, state: State) -> None:
         """Move the state to the combination of the window's ends by the weights of the shortest combined step."""
@@ -115,9 +114,10 @@ class Accelerator:
 
     def _gram(self) -> NDArray[np.float64]:
         """Inner products of the window's steps, on the host."""
-        upper, lower = (steps.reshape(WINDOW, -1) for steps in (self._steps.v_lam, self._steps.s_nu))
-        gram = upper @ upper.T + self.cone_scale_squared * (lower @ lower.T)
-        return to_numpy(gram).astype(np.float64)
+        triangle = to_numpy(namespace_of(self._products[0]).concatenate(self._products))
+        gram = np.zeros((WINDOW, WINDOW))
+        gram[np.tril_indices(WINDOW)] = triangle
+        return gram + np.tril(gram, -1).T
 
 
 def _copies(state: State, allocate: Allocate) -> State:

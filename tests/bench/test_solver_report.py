@@ -143,11 +143,14 @@ def test_a_sweeps_cost_leaves_factorisations_out():
         replace(BLANK, sweep=sweep, bits=bits, penalty=penalty)
         for sweep, bits, penalty in ((10, 32, 1.0), (20, 32, 2.0), (30, 32, 2.0), (40, 64, 2.0), (50, 64, 2.0))
     )
-    stamps = {10: 5.0, 20: 5.5, 30: 8.5, 40: 9.0, 50: 10.0}
-    costs = cost_per_sweep(stamps, history)
+    swept = {10: 4.5, 20: 5.25, 30: 8.0, 40: 8.75, 50: 9.75}
+    checked = {10: 5.0, 20: 5.5, 30: 8.5, 40: 9.0, 50: 10.0}
+    costs = cost_per_sweep(swept, checked, history)
     # The penalty changed before sweep 20 and the precision before 40: 20 to 30 and 40 to 50 are left.
-    assert costs["float32"]["sweep_s"] == pytest.approx(0.3)
-    assert costs["float64"]["sweep_s"] == pytest.approx(0.1)
+    float32, float64 = costs["float32"], costs["float64"]
+    assert (float32["sweep_s"], float32["check_s"]) == pytest.approx((0.25, 0.5))  # (8.0 - 5.5) / 10, 8.5 - 8.0
+    assert float32["sweep_and_share_of_check_s"] == pytest.approx(0.3)  # (8.5 - 5.5) / 10
+    assert (float64["sweep_s"], float64["check_s"]) == pytest.approx((0.075, 0.25))
     assert (costs["float32"]["clean_intervals"], costs["float32"]["intervals"]) == (1, 2)
 
 

@@ -98,38 +98,56 @@ def sweeps(task: dict[str, Any]) -> dict[str, Any]:
         max_sweeps=task["intervals"] * task["check_every"],
         check_every=task["check_every"],
     )
-    stamps: dict[int, float] = {}
+    swept: dict[int, float] = {}
+    checked: dict[int, float] = {}
     started = time.perf_counter()
 
-    def note(done: int, total: int, what: str) -> None:
-        stamps.setdefault(done, time.perf_counter() - started)
+    def stamp() -> bool:
+        swept[len(swept) + 1] = time.perf_counter() - started
+        return False
 
-    solution = fit_head(features, labels, config, gates=gates, lasso_weight=task["weight"], progress=note)
+    def note(done: int, total: int, what: str) -> None:
+        checked.setdefault(done, time.perf_counter() - started)
+
+    solution = fit_head(features, labels, config, gates=gates, lasso_weight=task["weight"], progress=note, stop=stamp)
     peak = peak_mib()
     limits: dict[str, Any] = {}
     if task["limits"]:
         whole = np.load(Path(task["folder"]) / "features.npy")
         limits = measure_limits(whole, gates.shape[1], ("float32", "float64"), resolve_backend(task["backend"]))
-    costs = cost_per_sweep(stamps, solution.history)
-    return {"n": len(labels), "costs": costs, "first_check_s": min(stamps.values()), "peak_mib": peak, "limits": limits}
+    costs = cost_per_sweep(swept, checked, solution.history)
+    first = min(checked.values())
+    return {"n": len(labels), "costs": costs, "first_check_s": first, "peak_mib": peak, "limits": limits}
 
 
-def cost_per_sweep(stamps: dict[int, float], history: tuple[Record, ...]) -> dict[str, dict[str, float]]:
-    """Seconds per sweep from time stamps at checks, by the precision of the products; an interval holds one check.
+def cost_per_sweep(
+    swept: dict[int, float], checked: dict[int, float], history: tuple[Record, ...]
+) -> dict[str, dict[str, float]]:
+    """Seconds per sweep and per check from time stamps, by the precision of the products.
 
-    Intervals in which the penalty or the precision changed hold a factorisation, which is set-up; a precision's are
-    left out unless all of them do.
+    Parameters
+    ----------
+    swept : dict
+        When each sweep had ended.
+    checked : dict
+        When the check after a sweep had ended.
+    history : tuple of Record
+        Intervals in which the penalty or the precision changed hold a factorisation, which is set-up; a precision's
+        are left out unless all of them do.
     """
     at = {record.sweep: (record.bits, record.penalty, record.refactorisations) for record in history}
-    known = sorted(set(stamps) & set(at))
+    known = sorted(set(checked) & set(at))
     costs: dict[str, dict[str, float]] = {}
     for bits in sorted({at[sweep][0] for sweep in known[1:]}):
         intervals = [(a, b) for a, b in pairwise(known) if at[b][0] == bits]
         clean = [(a, b) for a, b in intervals if at[a] == at[b]]
-        seconds = [(stamps[b] - stamps[a]) / (b - a) for a, b in clean or intervals]
+        chosen = clean or intervals
+        seconds = [(swept[b] - checked[a]) / (b - a) for a, b in chosen]
         costs[f"float{bits}"] = {
             "sweep_s": min(seconds),
             "median_sweep_s": median(seconds),
+            "check_s": min(checked[b] - swept[b] for _, b in chosen),
+            "sweep_and_share_of_check_s": min((checked[b] - checked[a]) / (b - a) for a, b in chosen),
             "clean_intervals": len(clean),
             "intervals": len(intervals),
         }

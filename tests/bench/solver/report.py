@@ -80,6 +80,8 @@ def _cost_table(rows: list[Row]) -> Table:
         "sweep ms",
         "products ms",
         "ratio",
+        "check ms",
+        "ratio with its share",
         "roofline ms",
         "ratio",
     )
@@ -94,6 +96,8 @@ def _cost_table(rows: list[Row]) -> Table:
                 number(1e3 * cost["sweep_s"]),
                 number(1e3 * limits["products_s"]),
                 number(cost["over_products"], 3),
+                number(1e3 * cost["check_s"]),
+                number(cost["with_check_over_products"], 3),
                 number(1e3 * limits["roofline_s"]),
                 number(cost["over_roofline"], 3),
                 number(limits["copy_gb_per_s"], 3),

@@ -8,7 +8,7 @@ import pytest
 from coala_core.backend import to_numpy
 from coala_core.config import SolveConfig
 from coala_core.cvxnn import admm
-from coala_core.cvxnn.admm import balanced_penalty, cone_scale_squared, solve
+from coala_core.cvxnn.admm import FIRST_BALANCE, balance_after, balanced_penalty, cone_scale_squared, solve
 from coala_core.cvxnn.certificate import Certificate
 from coala_core.cvxnn.linear import DualDirect, PrimalDirect
 from coala_core.cvxnn.outcome import Status
@@ -27,6 +27,14 @@ def test_penalty_follows_the_errors_within_limits():
     assert balanced_penalty(1.0, 1e8, 1.0) == pytest.approx(10.0)  # one step is tenfold at most
     assert balanced_penalty(5e3, 1e8, 1.0) == pytest.approx(1e4)  # and the range has an end
     assert balanced_penalty(2.0, math.nan, 1.0) == balanced_penalty(2.0, 0.0, 1.0) == 2.0
+
+
+def test_looks_at_the_penalty_become_rarer():
+    sweeps = [FIRST_BALANCE]
+    for _ in range(6):
+        sweeps.append(balance_after(sweeps[-1]))
+    # ceil((1.3 * 10 + 15) / 25) = 2, ceil((65 + 15) / 25) = 4, ceil(145 / 25) = 6, ceil(210 / 25) = 9, ...
+    assert sweeps == [10, 50, 100, 150, 225, 325, 450]
 
 
 @pytest.mark.parametrize(

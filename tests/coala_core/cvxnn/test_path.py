@@ -165,3 +165,15 @@ def test_bad_input_names_the_function_that_was_called():
     first = fit_head(FEATURES, LABELS, CONFIG, lasso_weight=5.0)
     with pytest.raises(ValueError, match=r"`fit_head\(warm_start=...\)` must come from the same data and gates"):
         fit_head(FEATURES[1:], LABELS[1:], CONFIG, lasso_weight=5.0, warm_start=first.warm_start)
+
+
+@pytest.mark.slow
+def test_how_often_is_checked_hardly_changes_the_sweeps():
+    features, labels = random_features(300, 12, 0)
+    totals = {}
+    for check_every in (5, 10, 25, 40):
+        config = SolveConfig(gates=6, probe_gates=0, check_every=check_every, max_sweeps=3000)
+        path = fit_path(features, labels, config)
+        totals[check_every] = sum(solution.sweeps for solution in path.solutions)
+    # Each of ten weights ends on a multiple of what is checked, so up to 400 sweeps later.
+    assert max(totals.values()) < 1.15 * min(totals.values()), totals
