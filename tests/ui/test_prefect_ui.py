@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,26 @@ def test_a_run_from_the_form_shows_its_results(
         page.get_by_role("link", name=re.compile("results")).click()
         expect(page.get_by_text("held-out accuracy").first).to_be_visible()
         picture(page, "prefect-results")
+
+
+def test_the_nightly_schedule_is_switched_on_with_one_click(tmp_path: Path) -> None:
+    with running_server(tmp_path, ui=True) as server, serving(server, tmp_path / "serve.log"), browser_page() as page:
+        page.goto(f"{server.pages}/deployments")
+        page.get_by_text("pipeline", exact=True).first.click()
+        switch = page.get_by_role("switch")
+        expect(switch).to_have_attribute("aria-checked", "false")
+        expect(page.get_by_text("nightly", exact=True)).to_be_visible()
+        assert runs(server) == []
+        switch.click()
+        expect(switch).to_have_attribute("aria-checked", "true")
+        picture(page, "prefect-schedule")
+        for _ in range(360):
+            if planned := runs(server):
+                break
+            page.wait_for_timeout(0.5 * SECONDS)
+    starts = {datetime.fromisoformat(run["expected_start_time"]).astimezone(UTC) for run in planned}
+    assert starts and {(start.hour, start.minute) for start in starts} == {(3, 0)}
+    assert {run["state"]["type"] for run in planned} == {"SCHEDULED"}
 
 
 def open_form(page: Page, server: Server) -> None:
