@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -183,6 +184,11 @@ def test_stages_chain_on_the_folders_that_they_print(
     before = (embed / "timing.json").read_bytes()
     assert stage("embed", triplets, "--model", model, "--set", "embed.layers=[2]") == embed
     assert (embed / "timing.json").read_bytes() == before
+    stage("evaluate", stage("finetune", solve, "--set", "finetune.epochs=6"), "--set", "evaluate.resamples=100")
+    assert main(["compare", "--store", str(store)]) == 0  # the newest two, which are all
+    table = capsys.readouterr().out
+    assert "heads on the same test pairs, beside the first" in table
+    assert re.search(r"[+-]\d\.\d{3}", table)  # the lead of the second
 
 
 def test_rejects_are_beside_the_triplets_with_their_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,6 +212,11 @@ def test_telemetry_is_off_unless_the_user_decided() -> None:
     assert found["MLFLOW_DISABLE_TELEMETRY"] == "false"
     assert (found["DO_NOT_TRACK"], found["HF_HUB_DISABLE_TELEMETRY"]) == ("1", "1")
     assert found["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+def test_comparing_without_evaluations_says_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--store", str(tmp_path)]) == 2
+    assert "`compare` needs two evaluations of the same test pairs or more, got 0; " in capsys.readouterr().err
 
 
 def test_replay_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
