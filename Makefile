@@ -33,7 +33,7 @@ test: install ## Run the fast tests (what CI runs, beside lint and the affordabl
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal
 
 test-slow: install ## Run the slow tests, those of services left out.
-	$(BIN)/python -m pytest -m 'slow and not service'
+	$(BIN)/python -m pytest -m 'slow and not service' -n logical --maxprocesses 2 --dist worksteal
 
 test-service: install ## Run the tests that start PostgreSQL, Prefect, MLflow, a worker or Chromium, and kill them.
 	$(BIN)/python -m pytest -m service
