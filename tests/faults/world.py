@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 import psutil
 
 from tests.flows.conftest import free_port
-from tests.flows.prefect_server import PREFECT, Server
+from tests.flows.prefect_server import PREFECT, Server, urlopen_when_free
 
 PATIENCE = 240.0
 """Seconds after which what should have happened has not; generous, since a busy machine takes ten times its time."""
@@ -103,7 +103,7 @@ class World(Server):
         """Ask for something that has no answer."""
         headers = {"Content-Type": "application/json"}
         request = Request(f"{self.api}{path}", data=json.dumps(body).encode(), headers=headers, method=method)
-        with urlopen(request, timeout=30):
+        with urlopen_when_free(request):
             pass
 
     def submit(self, config: dict[str, Any], deployment: str = "coala/pipeline") -> str:

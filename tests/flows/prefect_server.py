@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from tests.flows.conftest import clean_environment, free_port
@@ -33,6 +35,18 @@ NAMES = {
 """Deployments of `prefect.yaml`."""
 
 
+def urlopen_when_free(request: Request) -> Any:
+    """Ask again where a server on SQLite is busy, which it says with 503, as Prefect's own client does."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return urlopen(request, timeout=30)
+        except HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
 class Server:
     """A running server, asked over HTTP and by Prefect's own command."""
 
@@ -47,7 +61,7 @@ class Server:
         """GET, or POST where there is a body."""
         data = None if body is None else json.dumps(body).encode()
         request = Request(f"{self.api}{path}", data=data, headers={"Content-Type": "application/json"})
-        with urlopen(request, timeout=30) as answer:
+        with urlopen_when_free(request) as answer:
             return json.load(answer)
 
     def prefect(self, *arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
