@@ -56,10 +56,12 @@ def serving(server: Server, log: Path) -> Iterator[None]:
         wait_for(lambda: "Your deployments are being served" in log.read_text(), process, log)
         yield
     finally:
-        with suppress(ProcessLookupError):
+        with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, signal.SIGINT)
             process.wait(30)
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+        process.wait(30)
 
 
 def wait_for(condition: Callable[[], Any], process: subprocess.Popen[bytes], log: Path) -> Any:
