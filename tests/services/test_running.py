@@ -235,7 +235,9 @@ def test_what_outlives_a_killed_supervisor_is_stopped(services: Services) -> Non
 
 
 def test_a_taken_port_is_named(services: Services) -> None:
+    services.run("down")
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of what ran there may linger
         taken.bind(("127.0.0.1", services.ports["MLFLOW"]))
         taken.listen()
         with services.start("up", "--detach") as process:
