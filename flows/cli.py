@@ -131,11 +131,11 @@ def compare(*evaluations: Path, store: StoreFolder = None) -> None:
     """
     from coala_core.storage import open_artifact
     from flows.console import show_comparison
-    from tasks.compared import compare_evaluations, newest_evaluations
+    from tasks.compared import NEWEST, compare_evaluations, newest_evaluations
 
     shelf = Store(store or PipelineConfig().store)
     named = [open_artifact(folder, "evaluate") for folder in evaluations]
-    show_comparison(compare_evaluations(shelf, named or newest_evaluations(shelf, 5)))
+    show_comparison(compare_evaluations(shelf, named or newest_evaluations(shelf, NEWEST)))
 
 
 @app.command

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from coala_core.config import StageConfig
 from coala_core.storage import Store, open_artifact
-from tasks.compared import ComparedHead, compare_evaluations, newest_evaluations, publish_comparison
+from tasks.compared import NEWEST, ComparedHead, compare_evaluations, newest_evaluations, publish_comparison
 
 
 class CompareConfig(StageConfig):
@@ -16,7 +16,7 @@ class CompareConfig(StageConfig):
     evaluations: tuple[str, ...] = ()
     """Folders of evaluations, as runs print them; the first is what the others are compared with. Without any, the
     newest ones of the store are taken that scored the same test pairs, the oldest of them first."""
-    newest: int = Field(default=5, ge=2, le=100)
+    newest: int = Field(default=NEWEST, ge=2, le=100)
     """How many at most where none is named."""
     store: str = Field(default="data/store", min_length=1)
     """Folder of all artifacts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,12 @@ from pydantic import BaseModel, ConfigDict
 from coala_core.comparison import compare_paired
 from coala_core.lineage import Lineage, ScoredPairs, read_scores
 from coala_core.metrics import pair_outcomes
-from coala_core.storage import Artifact, Store, open_artifact
+from coala_core.storage import MANIFEST, TIMING, Artifact, Damaged, Store, open_artifact
 
 log = logging.getLogger("coala.compare")
+
+NEWEST = 5
+"""Evaluations that are compared where none is named."""
 
 
 class ComparedHead(BaseModel):
@@ -104,17 +108,18 @@ def newest_evaluations(store: Store, count: int) -> list[Artifact]:
     Returns
     -------
     list of Artifact
-        The oldest of them first, so that leads are those of what came later. What an evaluation was made from must
-        still be there; one without it is passed over and named in the log.
+        The oldest of them first, so that leads are those of what came later. One that is damaged, or whose inputs
+        are gone, is passed over and named in the log.
     """
-    sealed = [open_artifact(path.parent, "evaluate") for path in store.root.glob("evaluate/*/manifest.json")]
+    folders = [path.parent for path in store.root.glob(f"evaluate/*/{MANIFEST}")]
     found: list[Artifact] = []
     wanted: str | None = None
-    for each in sorted(sealed, key=lambda artifact: artifact.timing["finished_at"], reverse=True):
+    for folder in sorted(folders, key=_finished_at, reverse=True):
         try:
+            each = open_artifact(folder, "evaluate")
             digest = Lineage.of(store, each).test_digest()
-        except ValueError as gone:
-            log.warning("%s is passed over: %s", each.path, gone)
+        except (ValueError, Damaged) as fault:
+            log.warning("%s is passed over: %s", folder, fault)
             continue
         wanted = wanted or digest
         if digest == wanted:
@@ -122,6 +127,12 @@ def newest_evaluations(store: Store, count: int) -> list[Artifact]:
         if len(found) == count:
             break
     return found[::-1]
+
+
+def _finished_at(folder: Path) -> float:
+    """When an artifact was finished, without reading its files; 0 where no timing lies beside it."""
+    path = folder / TIMING
+    return float(json.loads(path.read_text()).get("finished_at", 0.0)) if path.exists() else 0.0
 
 
 def comparison_table(heads: Sequence[ComparedHead]) -> list[dict[str, str]]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,7 +14,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from tests.flows.conftest import clean_environment, free_port
+from tests.flows.conftest import clean_environment, free_port, kill_group
 
 ROOT = Path(__file__).parents[2]
 PREFECT = [sys.executable, "-m", "prefect"]
@@ -104,5 +102,5 @@ def running_server(folder: Path, *, ui: bool = False) -> Iterator[Server]:
             time.sleep(0.2)
         yield server
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        kill_group(process)
         process.wait(30)

@@ -16,7 +16,7 @@ import pytest
 
 from flows.cli import main
 from flows.serve import served_deployments
-from tests.flows.conftest import COALA
+from tests.flows.conftest import COALA, kill_group
 from tests.flows.prefect_server import NAMES, ROOT, Server, running_server
 from tests.lessons import quick_config
 
@@ -59,8 +59,7 @@ def serving(server: Server, log: Path) -> Iterator[None]:
         with suppress(ProcessLookupError, subprocess.TimeoutExpired):
             os.killpg(process.pid, signal.SIGINT)
             process.wait(30)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill_group(process)
         process.wait(30)
 
 

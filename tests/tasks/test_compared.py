@@ -95,3 +95,13 @@ def test_an_evaluation_whose_inputs_are_gone_is_passed_over(tmp_path: Path, capl
     with caplog.at_level(logging.WARNING, "coala.compare"):
         assert newest_evaluations(store, 5) == []
     assert f"{orphan.path} is passed over: " in caplog.text
+
+
+@pytest.mark.usefixtures("same_pairs")
+def test_a_damaged_evaluation_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    store = Store(tmp_path)
+    whole, damaged = dated(store, "a1", 1.0), dated(store, "a2", 2.0)
+    (damaged.path / "scores.parquet").write_bytes(b"torn")
+    with caplog.at_level(logging.WARNING, "coala.compare"):
+        assert newest_evaluations(store, 5) == [whole]
+    assert f"{damaged.path} is passed over: " in caplog.text
