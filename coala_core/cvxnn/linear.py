@@ -15,7 +15,7 @@ from coala_core.cvxnn.memory import GIB, Name, memory_limit, needed_bytes
 from coala_core.cvxnn.pcg import ACCURACY, Pcg
 from coala_core.cvxnn.problem import ConvexProblem
 
-POOR = 0.04  # curvature along the steps, relative to the preconditioner's, below which one step is not enough
+POOR = 0.015  # curvature along the steps, relative to the preconditioner's, below which one step is not enough
 PATIENCE = 2  # windows of sweeps in a row that must be poor: a new penalty makes one
 CHEAP = 0.75  # cost that a dense system adds to the products of a sweep, up to which it is taken at once
 HORIZON = 300  # sweeps over which a factorisation is spread

@@ -89,7 +89,7 @@ def switching(problem):
 def sweep(back_end, residual, curvature):
     """One sweep's step, whose ||F~ step||^2 makes its curvature a given share of what M has along it."""
     step = back_end.apply(residual)
-    own, coupled = back_end.pcg.preconditioner.energies()
+    own, coupled = back_end.pcg.preconditioner.energies(back_end.pcg.last_step)
     strength, coupled = 2.0 / back_end.penalty, float(back_end.pcg.preconditioner.scale) * coupled
     back_end.observe((curvature * (own + strength * coupled) - own) / strength)
     return step
@@ -97,7 +97,7 @@ def sweep(back_end, residual, curvature):
 
 @pytest.mark.parametrize(
     ("poor", "good", "switches"),
-    # The median of ten: of six or more poor ones poor; of five and five their mean, (0.02 + 0.9) / 2 = 0.46, is not.
+    # The median of ten: of six or more poor ones poor; of five and five their mean, (0.01 + 0.9) / 2 = 0.46, is not.
     [(10, 0, True), (6, 4, True), (5, 5, False), (0, 10, False)],
 )
 def test_switch_where_the_median_curvature_of_a_window_is_poor(poor, good, switches):
@@ -105,7 +105,7 @@ def test_switch_where_the_median_curvature_of_a_window_is_poor(poor, good, switc
     back_end, built = switching(problem)
     back_end.refactor(0.003)  # the coupling is strong: H alone is 1 / 1,000 of M
     rng = np.random.default_rng(0)
-    curvatures = rng.permutation([0.02] * poor + [0.9] * good)
+    curvatures = rng.permutation([0.01] * poor + [0.9] * good)
     for curvature in np.tile(curvatures, linear.PATIENCE):
         assert not built
         sweep(back_end, rng.standard_normal((6, 5)), curvature)
@@ -128,7 +128,7 @@ def test_a_switch_keeps_the_penalty_and_the_next_step_is_exact():
     back_end.refactor(0.003)
     residual = np.random.default_rng(0).standard_normal((6, 5))
     for _ in range(linear.PATIENCE * WINDOW):
-        sweep(back_end, residual, 0.02)
+        sweep(back_end, residual, 0.01)
     for rho in (0.003, 0.1):  # and it follows the next one
         expected = np.linalg.solve(dense_system(problem, 0.1, rho), residual.T.ravel()).reshape(5, 6).T
         assert_allclose(back_end.apply(residual), expected, rtol=1e-7, atol=1e-9 * np.abs(expected).max())
@@ -141,7 +141,7 @@ def test_poor_windows_must_follow_one_another():
     back_end, built = switching(convex_problem(*random_problem(80, 6, 5, 1)))
     back_end.refactor(0.003)
     residual = np.random.default_rng(0).standard_normal((6, 5))
-    for curvature in (0.02, 0.9, 0.02, 0.9):
+    for curvature in (0.01, 0.9, 0.01, 0.9):
         for _ in range(WINDOW):
             sweep(back_end, residual, curvature)
     assert not built
@@ -153,7 +153,7 @@ def test_a_change_of_the_penalty_begins_a_new_window():
     for rho in (0.003, 0.004):
         back_end.refactor(rho)
         for _ in range(WINDOW - 1):
-            sweep(back_end, residual, 0.02)
+            sweep(back_end, residual, 0.01)
     assert not built
 
 

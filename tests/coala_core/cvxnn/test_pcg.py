@@ -145,11 +145,55 @@ def scalar_pcg(rho=2.0):
 def observe(pcg, step, fitted):
     """The scale c after a step and its ||F~ step||^2; M = H + (2/rho) c."""
     diagonal = 2.0 + 2.0 / pcg.penalty * float(pcg.preconditioner.scale)
-    assert pcg.preconditioner.apply(np.array([[step * diagonal]])).item() == pytest.approx(step)
+    assert pcg.apply(np.array([[step * diagonal]])).item() == pytest.approx(step)
     pcg.observe(np.asarray(float(fitted)))
     return float(pcg.preconditioner.scale)
 
 
+@pytest.fixture
+def no_momentum(monkeypatch):
+    """Steps that do not depend on the one before."""
+    monkeypatch.setattr(pcg_module, "MOST_MOMENTUM", 0.0)
+
+
+def test_steps_carry_on_by_what_the_curvature_says_by_hand():
+    # M = 2 + 1 at rho = 2. As good as exact at first: no share of the step before.
+    pcg = scalar_pcg()
+    assert pcg.apply(np.array([[6.0]])).item() == pytest.approx(2.0)
+    assert float(pcg.momentum()) == 0.0
+    # The step of 2 has the curvature (2 * 4 + 1.2) / (3 * 4) = 0.7667 of M's: the mean moves a tenth of the way to it.
+    pcg.observe(np.asarray(1.2))
+    root = np.sqrt(1.0 - 0.1 * (1.0 - 9.2 / 12.0))
+    assert float(pcg.momentum()) == pytest.approx((1.0 - root) / (1.0 + root))
+    # c fell to 0.98 with it: M = 2.98.
+    expected = 5.0 / 2.98 + 2.0 * (1.0 - root) / (1.0 + root)
+    assert pcg.apply(np.array([[5.0]])).item() == pytest.approx(expected)
+
+
+def test_momentum_is_bounded_and_forgets_nothing_over_what_is_rounding():
+    pcg = scalar_pcg(rho=1e-6)  # M = 2 + 2e6 c
+    for _ in range(200):
+        pcg.apply(np.array([[1.0]]))
+        pcg.observe(np.asarray(1e-20))  # after the first, of the same size: heard
+    assert float(pcg.momentum()) == pcg_module.MOST_MOMENTUM
+    before = float(pcg.momentum())
+    pcg.observe(np.asarray(1e-40))
+    assert float(pcg.momentum()) == before
+
+
+def test_momentum_takes_a_slow_part_out_sooner():
+    # M = 2 + 98 c, and the system 2 + 98 * 0.01 = 2.98: a plain step leaves 1 - 2.98 / 100 of the error.
+    pcg, b, steps = scalar_pcg(rho=2.0 / 98.0), 1.0, 60
+    for _ in range(steps):
+        step = pcg.apply(np.array([[2.98 * b]])).item()
+        pcg.observe(np.asarray(0.01 * step**2))
+        pcg.preconditioner.scale = np.ones(())  # held
+        b -= step
+    # Twice the steps at the least, once the mean has seen the curvature.
+    assert abs(b) < (1.0 - 0.0298) ** (1.5 * steps)
+
+
+@pytest.mark.usefixtures("no_momentum")
 def test_scale_follows_the_largest_curvature_by_hand():
     # At rho = 2: M = 2 + c, as Q Lambda = 1.
     pcg = scalar_pcg()
@@ -167,6 +211,7 @@ def test_scale_follows_the_largest_curvature_by_hand():
     assert lowest == pytest.approx(0.5, rel=0.02)  # and no matter how small: 50 * 0.98^300 = 0.12
 
 
+@pytest.mark.usefixtures("no_momentum")
 def test_a_curvature_that_is_rounding_is_not_heard():
     pcg = scalar_pcg()
     observe(pcg, 1.0, 1.0)
@@ -178,6 +223,7 @@ def test_a_curvature_that_is_rounding_is_not_heard():
     assert np.isfinite(observe(pcg, 0.0, 0.0))
 
 
+@pytest.mark.usefixtures("no_momentum")
 def test_quality_is_the_median_quotient_of_a_window_by_hand():
     # At rho = 2 a step of 1 has curvature 2 + fitted, where M, which made it, has 2 + c.
     pcg, quotients = scalar_pcg(), []
@@ -195,6 +241,7 @@ def test_quality_is_the_median_quotient_of_a_window_by_hand():
     assert not pcg.is_full  # a window is judged once
 
 
+@pytest.mark.usefixtures("no_momentum")
 def test_a_penalty_has_a_window_of_its_own():
     pcg = scalar_pcg()
     for _ in range(pcg_module.WINDOW - 1):
@@ -215,9 +262,9 @@ def test_energies_are_quadratic_forms():
     problem = convex_problem(*random_problem(30, 4, 3, 0))
     preconditioner = KroneckerPreconditioner(problem, cone_metric(problem, 0.3))
     parts = [kronecker_form(problem, preconditioner.metric, 2.0, c) for c in (0.0, 1.0)]
-    for seed in range(2):  # of the last step that was returned
-        flat = preconditioner.apply(np.random.default_rng(seed).standard_normal((4, 3))).T.ravel()
-    own, coupled = preconditioner.energies()
+    rotated = preconditioner.solve(np.random.default_rng(0).standard_normal((4, 3)))
+    flat = preconditioner.turn_back(rotated).T.ravel()
+    own, coupled = preconditioner.energies(rotated)
     assert own == pytest.approx(flat @ parts[0] @ flat)
     assert coupled == pytest.approx(flat @ (parts[1] - parts[0]) @ flat)
 
