@@ -1,26 +1,34 @@
-r"""Anderson acceleration of the sweeps, in windows and with a way back.
+r"""Anderson acceleration of the sweeps, with a memory that moves along and a way back.
 
-A sweep is a fixed-point map on z = (v + lam, s + nu) and on u, from which its step starts. After `WINDOW` plain
-sweeps the steps z_{k+1} - z_k are combined with weights c that sum to one and make the combined step short, and the
-next sweep starts from sum_k c_k z_{k+1} (Scieur, d'Aspremont & Bach 2016); u and F u follow with the same weights.
-If that sweep's step is much longer than the last plain one, the plain iterate is restored.
+A sweep is a fixed-point map z -> g(z) on z = (v + lam, s + nu) and on u, from which its step starts. With
+f = g(z) - z, and dF, dG the changes of f and of g between the last `MEMORY` + 1 sweeps, every `EVERY`-th sweep is
+followed by
+
+    z = g(z) - dG gamma,     gamma = argmin ||f - dF gamma||^2 + ridge ||gamma||^2
+
+(Walker & Ni 2011, type II); u and F u follow with the same gamma. If the sweep from there has a step much longer than
+the last plain one, the plain iterate is restored and the memory dropped. gamma has `MEMORY` entries, for which some
+rows of s + nu say enough: lengths and inner products are those of `SAMPLE` rows, scaled.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from coala_core.backend import Array, namespace_of, to_numpy
 from coala_core.cvxnn.outcome import State
 from coala_core.cvxnn.problem import column_norms
 
-WINDOW = 10
+MEMORY = 12  # changes kept
+EVERY = 5  # sweeps from one extrapolation to the next
+FEWEST = 3  # changes to extrapolate from
+SAMPLE = 500  # rows of s + nu in the inner products
 PATIENCE = 4.0  # times the last plain step, that the step after an extrapolation may be long
-REGULARISATION = 1e-6  # relative to the trace of the steps' Gram matrix; less would amplify rounding
+REGULARISATION = 1e-6  # ridge relative to the trace of dF'dF; less would amplify rounding
 
 Allocate = Callable[[tuple[int, ...], np.dtype], Array]
 """Makes an uninitialised array of a shape and a type, where what is kept per row belongs."""
@@ -45,86 +53,106 @@ class Accelerator:
     cone_scale_squared : float
         tau^2.
     allocate : callable
-        Where to keep copies of s + nu and of F u.
+        Where to keep what has as many rows as s + nu or F u.
     """
 
     def __init__(self, state: State, cone_scale_squared: float, allocate: Allocate) -> None:
-        self.cone_scale_squared = cone_scale_squared
-        self.before = _copies(state, allocate)
-        self._plain = _copies(state, allocate)
-        self._steps = State(*(allocate((WINDOW, *part.shape), part.dtype) for part in state))
-        self._products: list[Array] = []  # of step k with the steps 0, ..., k
-        self._count, self._extrapolated = 0, False
-        self._last: Array | float = math.inf  # squared length of the last step
+        xp, rows = namespace_of(state.u), len(state.s_nu)
+        self._start = State(*(allocate(part.shape, part.dtype) for part in state))
+        self._ends = State(*(allocate((MEMORY + 1, *part.shape), part.dtype) for part in state))  # g
+        self._rows = _sample(rows, xp)
+        self._row_weight = math.sqrt(cone_scale_squared * rows / max(1, min(rows, SAMPLE)))
+        self._step = self._coordinates(state, state)  # f
+        self._steps = xp.zeros((MEMORY, len(self._step)), dtype=self._step.dtype)  # dF
+        self._gram = xp.zeros((MEMORY, MEMORY))  # dF'dF
         self._length: Array | float = math.inf
+        self.before = self._start
+        """Where the last sweep started."""
+        self.restart()
 
     def restart(self) -> None:
-        """Forget all steps, where the map changes."""
-        self._count, self._extrapolated, self._last = 0, False, math.inf
+        """Forget all sweeps, where the map changes."""
+        self._sweeps, self._extrapolated = 0, False
+        self._last: Array | float = math.inf  # squared length of the last step but one
 
     @property
-    def ends_a_window(self) -> bool:
-        """Whether the next sweep is the last before an extrapolation."""
-        return self._count == WINDOW - 1
-
-    @property
-    def step_length(self) -> float:
-        """Length of the last sweep's step of z, in the metric of the two penalties."""
-        return math.sqrt(float(self._length))
+    def is_about_to_extrapolate(self) -> bool:
+        """Whether the next sweep is followed by an extrapolation."""
+        return self._is_due(self._sweeps + 1)
 
     def settle(self, state: State) -> bool:
         """Change the state in place where the next sweep should start elsewhere; tell whether it did."""
         changed = False
-        if self._extrapolated:
-            if not float(self._length) <= PATIENCE**2 * float(self._last):
-                _write(self._plain, state)
-                self._count, changed = 0, True
-            self._extrapolated = False
-        self._last = self._length
-        if not changed and self._count == WINDOW:
-            _write(state, self._plain)
-            self._extrapolate(state)
-            self._count, self._extrapolated, changed = 0, True, True
-        _write(state, self.before)
+        if self._extrapolated and not float(self._length) <= PATIENCE**2 * float(self._last):
+            _write(self._end(self._sweeps - 2), state)
+            self.restart()
+            changed = True
+        else:
+            self._last, self._extrapolated = self._length, False
+            if self._is_due(self._sweeps):
+                self._extrapolate(state)
+                self._extrapolated = changed = True
+        # What started nowhere else started at the last end, which is kept anyway.
+        self.before = self._end(self._sweeps - 1) if self._sweeps and not changed else self._start
+        if self.before is self._start:
+            _write(state, self._start)
         return changed
 
     def watch(self, state: State) -> None:
         """Take note of a sweep from `before` to a state."""
-        xp, k = namespace_of(state.u), self._count
-        for steps, end, start in zip(self._steps, state, self.before, strict=True):
-            xp.subtract(end, start, out=steps[k])
-        upper, lower = (steps[: k + 1].reshape(k + 1, -1) for steps in (self._steps.v_lam, self._steps.s_nu))
-        # Ten such products take a third of the time of one product of all steps with themselves.
-        del self._products[k:]
-        self._products.append(upper @ upper[k] + self.cone_scale_squared * (lower @ lower[k]))
-        self._length = self._products[k][k]
-        self._count += 1
+        step = self._coordinates(state, self.before)
+        self._length = step @ step
+        _write(state, self._end(self._sweeps))
+        if self._sweeps:
+            slot = (self._sweeps - 1) % MEMORY
+            self._steps[slot] = step - self._step
+            known = slice(0, min(self._sweeps, MEMORY))
+            self._gram[slot, known] = self._gram[known, slot] = self._steps[known] @ self._steps[slot]
+        self._step = step
+        self._sweeps += 1
+
+    def _end(self, sweep: int) -> State:
+        """Where a sweep ended, of the last `MEMORY` + 1."""
+        return State(*(ends[sweep % (MEMORY + 1)] for ends in self._ends))
+
+    def _is_due(self, sweeps: int) -> bool:
+        """Whether to extrapolate after that many sweeps."""
+        return sweeps % EVERY == 0 and sweeps > FEWEST
+
+    def _coordinates(self, state: State, before: State) -> Array:
+        """One vector of a step of z, sampled, whose length is that in the metric of the two penalties."""
+        xp, dtype = namespace_of(state.u), state.s_nu.dtype
+        small = (state.v_lam - before.v_lam).astype(dtype, copy=False)
+        large = state.s_nu[self._rows] - before.s_nu[self._rows]
+        large *= dtype.type(self._row_weight)
+        vector: Array = xp.concatenate([small.reshape(-1), large.reshape(-1)])
+        return vector
 
     def _extrapolate(self, state: State) -> None:
-        """Move the state to the combination of the window's ends by the weights of the shortest combined step."""
-        xp = namespace_of(state.u)
-        gram = self._gram()
+        """Move the state from the end of the last sweep to where the memory expects the fixed point."""
+        xp, known = namespace_of(state.u), min(self._sweeps - 1, MEMORY)
+        gram = to_numpy(self._gram[:known, :known]).astype(np.float64)
+        right = to_numpy(self._steps[:known] @ self._step).astype(np.float64)
         ridge = REGULARISATION * float(np.trace(gram)) + 1e-300
-        weights = np.linalg.solve(gram + ridge * np.eye(len(gram)), np.ones(len(gram)))
-        weights /= weights.sum()
-        # The end of step k is the last end minus all steps after k.
-        passed = np.concatenate([[0.0], np.cumsum(weights)[:-1]])
-        for part, steps in zip(state, self._steps, strict=True):
-            part -= (xp.asarray(passed, dtype=part.dtype) @ steps.reshape(WINDOW, -1)).reshape(part.shape)
-
-    def _gram(self) -> NDArray[np.float64]:
-        """Inner products of the window's steps, on the host."""
-        triangle = to_numpy(namespace_of(self._products[0]).concatenate(self._products))
-        gram = np.zeros((WINDOW, WINDOW))
-        gram[np.tril_indices(WINDOW)] = triangle
-        return gram + np.tril(gram, -1).T
+        gamma = np.linalg.solve(gram + ridge * np.eye(known), right)
+        # dG gamma, by what every end counts for in it.
+        shares = np.zeros(MEMORY + 1)
+        for sweep in range(self._sweeps - known, self._sweeps):
+            share = gamma[(sweep - 1) % MEMORY]
+            shares[sweep % (MEMORY + 1)] += share
+            shares[(sweep - 1) % (MEMORY + 1)] -= share
+        for part, ends in zip(state, self._ends, strict=True):
+            weights = xp.asarray(shares[: known + 1], dtype=part.dtype)
+            part -= (weights @ ends[: known + 1].reshape(known + 1, -1)).reshape(part.shape)
 
 
-def _copies(state: State, allocate: Allocate) -> State:
-    """Copy a state to arrays of its own."""
-    copies = State(*(allocate(part.shape, part.dtype) for part in state))
-    _write(state, copies)
-    return copies
+def _sample(rows: int, xp: ModuleType) -> Array | slice:
+    """Return which rows of s + nu to look at, the same ones every time."""
+    if rows <= SAMPLE:
+        return slice(None)
+    chosen = np.sort(np.random.default_rng(0).choice(rows, SAMPLE, replace=False))
+    result: Array = xp.asarray(chosen)
+    return result
 
 
 def _write(source: State, target: State) -> None:

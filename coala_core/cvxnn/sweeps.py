@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -84,7 +85,7 @@ class Sweeps:
         v = self.v
         residual = self.metric * u - (2.0 * v - v_lam) - self._pull  # v - (v_lam - v): p of the u-update
         u -= self._step(residual)
-        needs_pull = not self.accelerator.ends_a_window
+        needs_pull = not self.accelerator.is_about_to_extrapolate
         self._pull, self._change = self.rows.advance(u, s_nu, fit, self.penalty, back=needs_pull)
         # F u changes by F~ (v - w) = sqrt2 F~ b, and by F~ u in the gated program.
         self.back_end.observe(self._change / self.problem.halves)
@@ -106,17 +107,27 @@ class Sweeps:
             part: Array = xp.minimum(z[rows], 0.0)
             return part
 
-        primal = self.accelerator.step_length / self.config.relaxation
-        sides = math.hypot(_norm(v), math.sqrt(self.tau2) * self._norm_of_s())
+        def step(rows: slice) -> Array:
+            part: Array = z[rows] - before.s_nu[rows]
+            return part
+
+        def s(rows: slice) -> Array:
+            part: Array = xp.maximum(z[rows], 0.0)
+            return part
+
+        tau, u_step = math.sqrt(self.tau2), self.state.v_lam - before.v_lam
+        primal = math.hypot(_norm(u_step), tau * self._norm_of(step)) / self.config.relaxation
+        sides = math.hypot(_norm(v), tau * self._norm_of(s))
         dual = _norm(v - v_before + self.tau2 * self.rows.cone_adjoint(moved))
         force = _norm(self.state.v_lam - v + self.tau2 * self.rows.cone_adjoint(nu))
         return primal / max(sides, 1e-300), dual / max(force, 1e-300)
 
-    def _norm_of_s(self) -> float:
-        """Euclidean norm of s."""
-        xp, z = namespace_of(self.state.u), self.state.s_nu
+    def _norm_of(self, part: Callable[[slice], Array]) -> float:
+        """Euclidean norm of what has the rows of s, given some of them at a time."""
+        if not self.problem.cone_rows:
+            return 0.0
         slabs = [rows for block in self.problem.blocks() for rows, _ in block.slabs]
-        return math.hypot(0.0, *(_norm(xp.maximum(z[rows], 0.0)) for rows in slabs))
+        return math.hypot(0.0, *(_norm(part(rows)) for rows in slabs))
 
     def follow(self, penalty: float) -> None:
         """Change the penalty; scaled duals keep the unscaled ones, and b's system is factorised anew."""

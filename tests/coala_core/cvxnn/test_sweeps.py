@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 from coala_core.config import SolveConfig
 from coala_core.cvxnn import sweeps as sweeps_module
 from coala_core.cvxnn.admm import solve
-from coala_core.cvxnn.anderson import WINDOW
+from coala_core.cvxnn.anderson import EVERY
 from coala_core.cvxnn.direct import DualDirect, PrimalDirect
 from coala_core.cvxnn.gated import GatedProblem
 from coala_core.cvxnn.outcome import State, Status, WarmStart
@@ -93,7 +93,7 @@ def test_sweeps_are_algorithm_2_from_any_u(kind, paired, back_end, relaxation):
     plain = Algorithm2(problem, start, WEIGHT, RATIO * WEIGHT, relaxation)
     sweeps = begin(problem, start, back_end, relaxation)
     # As far as the first extrapolation; the step is taken from the last u, the exact solution does not know it.
-    for _ in range(WINDOW):
+    for _ in range(EVERY):
         plain.sweep()
         sweeps.sweep()
         state = sweeps.state
@@ -108,7 +108,7 @@ def test_sweeps_are_algorithm_2_from_any_u(kind, paired, back_end, relaxation):
             z = rows_of(unstack_columns(plain.s + plain.nu, 2, 3))
             assert_allclose(state.s_nu, z, atol=1e-9 * np.abs(z).max())
         assert_allclose(sweeps.residuals(), plain.residuals(), rtol=1e-7)
-    assert sweeps.done == WINDOW
+    assert sweeps.done == EVERY
 
 
 @each_kind
