@@ -94,7 +94,8 @@ class SolveConfig(StageConfig):
     max_seconds: float | None = Field(default=None, gt=0)
     """Seconds for the whole path at most; empty means no limit. Results then depend on the machine's speed."""
     check_every: int = Field(default=25, ge=1)
-    """Sweeps between two computations of the certificate, which is also computed where the penalty may change."""
+    """Sweeps between two computations of the certificate at most; it is also computed where the penalty may change, and
+    earlier where the tolerance should be reached."""
     relaxation: float = Field(default=1.6, ge=1, lt=2)
     """Over-relaxation factor of ADMM; 1 means none."""
     penalty: float | None = Field(default=None, gt=0)

@@ -4,14 +4,15 @@ r"""Algorithm 2 on eq. (4), with a penalty that adapts, in the precision it need
 
 Departures from the paper: a u-update is one step from the last u by a good preconditioner (`system`, `linear`); the
 cone constraint has its own penalty rho tau^2 (tau = 1 in the paper); iterates are over-relaxed and the dual step is 1;
-rho follows what the certificate lacks; every tenth sweep starts from an extrapolation (`anderson`); the loop ends on
-a certified gap instead of a number of sweeps. A sweep reads X once (`rows`), in float32 while its rounding is small
+rho follows what the certificate lacks; every fifth sweep is followed by an extrapolation (`anderson`); the loop ends
+on a certified gap instead of a number of sweeps. A sweep reads X once (`rows`), in float32 while its rounding is small
 beside what the sweep changes, then in float64.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from coala_core.config import SolveConfig
 from coala_core.cvxnn.best import Best
@@ -29,6 +30,7 @@ PRIMAL_EMPHASIS = 4.0  # cone violation lags behind its residual
 FREEDOM = 25.0  # of the ratio of errors from that of the residuals
 SMALLEST_CHANGE, LARGEST_CHANGE = 1.5, 10.0  # factors of one penalty change: below is not worth a factorisation
 PENALTY_RANGE = (1e-4, 1e4)  # of rho / beta
+FEWEST_BETWEEN = 5  # sweeps from one check to the next: a check costs about as much
 
 
 def balanced_penalty(penalty: float, ratio: float, lasso_weight: float) -> float:
@@ -41,6 +43,17 @@ def balanced_penalty(penalty: float, ratio: float, lasso_weight: float) -> float
     change = min(max(change, 1.0 / LARGEST_CHANGE), LARGEST_CHANGE)
     low, high = PENALTY_RANGE
     return min(max(penalty * change, low * lasso_weight), high * lasso_weight)
+
+
+def sweeps_until(shortfall: float, before: float, passed: int, most: int) -> int:
+    """Return the sweeps to the next check: as many as it takes to fall to 1 at the pace of the last `passed` ones.
+
+    They are at least `FEWEST_BETWEEN`, unless `most` is less, and at most `most`.
+    """
+    if not 1.0 < shortfall < before < math.inf:
+        return most
+    needed = passed * math.log(shortfall) / math.log(before / shortfall)
+    return min(max(math.ceil(needed), FEWEST_BETWEEN), most)
 
 
 def balance_after(sweep: int) -> int:
@@ -56,6 +69,8 @@ class _Solve:
         self.history: list[Record] = []
         self.last = Certificate(0.0, math.inf, 0.0)  # of the last check, whether or not it was the best
         self.best = Best(problem, sweeps.state.u, config)
+        self.next_check = config.check_every
+        self._seen = 0, math.inf  # sweep and shortfall of the last check
 
     def check(self, primal: float, dual: float) -> Status | None:
         """Compute and record the certificate of v; return the status if the solve is over."""
@@ -72,7 +87,15 @@ class _Solve:
             return Status.CONVERGED
         if sweeps.is_noisy(fit):
             sweeps.refine()
+        self._plan_check()
         return Status.OUT_OF_SWEEPS if sweeps.done >= self.config.max_sweeps else None
+
+    def _plan_check(self) -> None:
+        """Look again when the tolerance should be reached, `check_every` sweeps from now at the latest."""
+        done, (sweep, before) = self.sweeps.done, self._seen
+        shortfall = self.best.shortfall(replace(self.last, lower_bound=self.best.certificate.lower_bound))
+        self.next_check = done + sweeps_until(shortfall, before, done - sweep, self.config.check_every)
+        self._seen = done, shortfall
 
     def _record(self, objective: float, primal: float, dual: float) -> None:
         """Append what this check saw."""
@@ -173,7 +196,7 @@ def solve(
     while status is None:
         sweeps.sweep()
         end, done = halt.status(), sweeps.done
-        is_due = done % config.check_every == 0 or done == config.max_sweeps or end is not None
+        is_due = done >= run.next_check or done == config.max_sweeps or end is not None
         if not is_due and done != next_balance:
             continue
         primal, dual = sweeps.residuals()

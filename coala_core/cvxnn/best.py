@@ -34,7 +34,7 @@ class Best:
         zero = self._zero, Certificate(lower, self._zero_objective, 0.0)
         is_better_than_zero = certificate.upper_bound < self._zero_objective
         candidates = [new, held, zero] if is_better_than_zero else [held, zero]
-        proven = [candidate for candidate in candidates if self._proves(candidate[1])]
+        proven = [candidate for candidate in candidates if self.shortfall(candidate[1]) <= 1.0]
         if proven:
             self.point, self.certificate = proven[0]
         elif is_better_than_zero and (self.point is self._zero or self._rank(new[1]) < self._rank(held[1])):
@@ -48,8 +48,8 @@ class Best:
         outside = proven.cone_violation > self._config.max_cone_violation
         return outside, proven.upper_bound + proven.violation_price
 
-    def _proves(self, proven: Certificate) -> bool:
-        """Tell whether gap and violation are within their tolerances."""
+    def shortfall(self, proven: Certificate) -> float:
+        """How many times as large as its tolerance the worse of gap and violation is: at most 1 where both are met."""
         # A point outside the cones can lie below the optimum: the price of that counts as well.
         gap = max(abs(proven.gap), abs(proven.priced_gap))
-        return gap <= self._config.tolerance and proven.cone_violation <= self._config.max_cone_violation
+        return max(gap / self._config.tolerance, proven.cone_violation / self._config.max_cone_violation)

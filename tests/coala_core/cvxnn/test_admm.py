@@ -8,7 +8,14 @@ import pytest
 from coala_core.backend import to_numpy
 from coala_core.config import SolveConfig
 from coala_core.cvxnn import admm
-from coala_core.cvxnn.admm import FIRST_BALANCE, balance_after, balanced_penalty, cone_scale_squared, solve
+from coala_core.cvxnn.admm import (
+    FIRST_BALANCE,
+    balance_after,
+    balanced_penalty,
+    cone_scale_squared,
+    solve,
+    sweeps_until,
+)
 from coala_core.cvxnn.certificate import Certificate
 from coala_core.cvxnn.linear import DualDirect, PrimalDirect
 from coala_core.cvxnn.outcome import Status
@@ -153,3 +160,33 @@ def test_problem_m(weight, expected):
     assert found.status is Status.CONVERGED
     assert found.certificate.lower_bound <= expected * (1 + 1e-5)
     assert found.certificate.upper_bound == pytest.approx(expected, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("shortfall", "before", "passed", "expected"),
+    [
+        # 100 -> 10 took 20 sweeps: as many again to 1.
+        (10.0, 100.0, 20, 20),
+        # 8 -> 2 is two halvings in 12 sweeps; one more takes 6.
+        (2.0, 8.0, 12, 6),
+        (1.1, 100.0, 25, 5),  # never sooner than five
+        (90.0, 100.0, 25, 25),  # 1,068 by this pace: at the latest
+        (100.0, 90.0, 25, 25),  # it grew
+        (3.0, math.inf, 25, 25),  # the first check knows no pace
+        (math.nan, 10.0, 25, 25),
+        (0.5, 10.0, 25, 25),
+    ],
+)
+def test_the_next_check_is_when_the_tolerance_should_be_reached(shortfall, before, passed, expected):
+    assert sweeps_until(shortfall, before, passed, 25) == expected
+    assert sweeps_until(shortfall, before, passed, 3) == 3
+
+
+def test_checks_come_closer_towards_the_end_and_are_never_farther_apart_than_asked():
+    problem = convex_problem(*random_problem(80, 6, 4, 2))
+    found = solve(problem, 1.0, SolveConfig(tolerance=1e-6, max_cone_violation=1e-6, check_every=50, penalty=5.0))
+    apart = np.diff([0, *(record.sweep for record in found.history)])
+    assert found.status is Status.CONVERGED
+    assert apart[0] == 50
+    assert 5 <= min(apart) < 50
+    assert max(apart) <= 50
