@@ -5,8 +5,8 @@ With z = s + nu, so that s = max(z, 0), nu = min(z, 0) and s - nu = |z|, and E t
     z <- z + alpha (E X u - max(z, 0))          the cone update of Algorithm 2, relaxed by alpha
     t  = E (tau^2 |z| + k) + k,  k = r c / rho  what X' takes back: tau^2 G'(s - nu) + F'r / rho
 
-since D = (I + E) / 2. c is 1/2 for the columns of v and -1/2 for those of w. NumPy works in place on buffers; CuPy
-runs one kernel for each.
+since D = (I + E) / 2; c is 1/2 for the columns of v and -1/2 for those of w. The product comes as alpha X u, and
+z - alpha max(z, 0) is min(z, (1 - alpha) z). NumPy works in place on buffers; CuPy runs one kernel for each.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from coala_core.backend import Array, device_kernel, namespace_of
 _MOVE = (
     "T product, T sign, T z, T relaxation",
     "T signed_product, T moved",
-    "signed_product = sign * product; moved = z + relaxation * (signed_product - max(z, (T)0));",
+    "signed_product = sign * product; moved = min(z, ((T)1 - relaxation) * z) + signed_product;",
 )
 _TAKE_BACK = (
     "T z, T sign, T residual, T share, T scale",
@@ -28,12 +28,12 @@ _TAKE_BACK = (
 
 
 def move(product: Array, signs: Array, z: Array | None, relaxation: float, work: Array) -> None:
-    """Turn X u into G u and advance z, both in place; z is None where there are no cones.
+    """Turn alpha X u into alpha G u and advance z, both in place; z is None where there are no cones.
 
     Parameters
     ----------
     product : (k, c)
-        X u at k rows; afterwards E X u.
+        alpha X u at k rows; afterwards alpha E X u.
     signs : (k, c)
     z : (k, c), optional
     relaxation : float
@@ -46,10 +46,9 @@ def move(product: Array, signs: Array, z: Array | None, relaxation: float, work:
         return
     product *= signs
     if z is not None:
-        np.maximum(z, 0.0, out=work)
-        np.subtract(product, work, out=work)
-        work *= product.dtype.type(relaxation)
-        z += work
+        np.multiply(z, product.dtype.type(1.0 - relaxation), out=work)
+        np.minimum(z, work, out=z)
+        z += product
 
 
 def take_back(

@@ -62,7 +62,7 @@ class RowPass:
         change : () float64
             ||F u - F u_last||^2.
         """
-        columns = self._narrow(columns_of(u))
+        columns = self._narrow(columns_of(u) * self.relaxation)
         pull, change = self._zeros(columns.shape), self._zeros(())
         for block in self.problem.blocks(self.dtype):
             new = self._fit(block, columns, s_nu)
@@ -92,15 +92,16 @@ class RowPass:
         return halves_of(pull, self.problem.halves)
 
     def _fit(self, block: Block, columns: Array, s_nu: Array) -> Array:
-        """F u at a block of rows, and s + nu advanced there."""
+        """F u at a block of rows, given alpha u, and s + nu advanced there."""
         fit: Array = self._zeros(block.targets.stop - block.targets.start, self.dtype)
+        shares = self._shares / self.dtype.type(self.relaxation)
         for rows, sign in block.slabs:
             x, signs = self.problem.slab(rows, self.dtype)
             product = self._xp.matmul(x, columns, out=self._buffers[0][: len(x)])
-            fit += sign * (product @ self._shares)
+            fit += sign * (product @ shares)
             z = s_nu[rows] if len(s_nu) else None
             move(product, signs, z, self.relaxation, self._buffers[1][: len(x)])
-            fit += sign * (product @ self._shares)
+            fit += sign * (product @ shares)
         return fit
 
     def _take_back(self, block: Block, s_nu: Array, fit: Array, penalty: float, pull: Array) -> None:

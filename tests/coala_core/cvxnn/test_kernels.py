@@ -22,12 +22,12 @@ def entries(rows, columns, seed):
 
 
 def moved_by_a_loop(product, signs, z, relaxation):
-    """E X u, and s + nu after the relaxed cone update: g = alpha E X u + (1 - alpha) s + nu, entry by entry."""
+    """E alpha X u, and s + nu after the relaxed cone update: E alpha X u + (1 - alpha) s + nu, entry by entry."""
     signed, ahead = np.empty_like(product), np.empty_like(product)
     for i, j in np.ndindex(product.shape):
         signed[i, j] = signs[i, j] * product[i, j]
         s, nu = (z[i, j], 0.0) if z[i, j] > 0 else (0.0, z[i, j])
-        ahead[i, j] = relaxation * signed[i, j] + (1 - relaxation) * s + nu
+        ahead[i, j] = signed[i, j] + (1 - relaxation) * s + nu
     return signed, ahead
 
 
@@ -101,9 +101,9 @@ def test_both_libraries_in_both_precisions(xp, dtype, cones):
 
 
 def test_one_entry_by_hand():
-    # u gives X u = 3 with sign -1, so E X u = -3; s + nu = 2 means s = 2: 2 + 1.5 (-3 - 2) = -5.5.
-    signed, ahead = run_move(np, np.float64, np.array([[3.0]]), np.array([[-1.0]]), np.array([[2.0]]), 1.5)
-    assert (signed.item(), ahead.item()) == (-3.0, -5.5)
+    # X u = 3 with sign -1, so E X u = -3; s + nu = 2 means s = 2: 2 + 1.5 (-3 - 2) = -5.5.
+    signed, ahead = run_move(np, np.float64, np.array([[1.5 * 3.0]]), np.array([[-1.0]]), np.array([[2.0]]), 1.5)
+    assert (signed.item(), ahead.item()) == (-4.5, -5.5)
     # An inactive row takes back nothing of the residual: E tau^2 |z| = -0.5 * 5.5. An active one 2 * 0.25 * 4 more.
     more = np.array([[-5.5]]), np.array([4.0]), np.array([0.25])
     assert run_take_back(np, np.float64, more[0], np.array([[-1.0]]), *more[1:], 0.5).item() == -2.75
