@@ -154,6 +154,16 @@ def test_a_sweeps_cost_leaves_factorisations_out():
     assert (costs["float32"]["clean_intervals"], costs["float32"]["intervals"]) == (1, 2)
 
 
+def test_a_sweep_is_timed_where_the_back_end_has_settled():
+    # Sweeps of 0.1 s before sweep 20, of 0.3 s after it, when a dense system has taken over; checks take 0.5 s.
+    swept = {10: 1.0, 20: 2.5, 30: 6.0, 40: 9.5}
+    checked = {sweep: at + 0.5 for sweep, at in swept.items()}
+    history = tuple(replace(BLANK, sweep=sweep) for sweep in swept)
+    costs = cost_per_sweep(swept, checked, history)["float64"]
+    assert (costs["sweep_s"], costs["median_sweep_s"]) == pytest.approx((0.3, 0.3))
+    assert (costs["clean_intervals"], costs["intervals"]) == (3, 3)
+
+
 def content():
     key = {"problem": "M", "lasso_weight": 30.0}
     figures = {"seconds": 7.0, "objective": 100.0, "gap": 1e-3, "sweeps": 40, "peak_mib": 90.0, "cone_violation": 9e-4}

@@ -133,7 +133,8 @@ def cost_per_sweep(
         When the check after a sweep had ended.
     history : tuple of Record
         Intervals in which the penalty or the precision changed hold a factorisation, which is set-up; a precision's
-        are left out unless all of them do.
+        are left out unless all of them do. So are those of the first half, in which the back end may have changed,
+        unless there are no others.
     """
     at = {record.sweep: (record.bits, record.penalty, record.refactorisations) for record in history}
     known = sorted(set(checked) & set(at))
@@ -141,7 +142,8 @@ def cost_per_sweep(
     for bits in sorted({at[sweep][0] for sweep in known[1:]}):
         intervals = [(a, b) for a, b in pairwise(known) if at[b][0] == bits]
         clean = [(a, b) for a, b in intervals if at[a] == at[b]]
-        chosen = clean or intervals
+        late = [(a, b) for a, b in clean if 2 * a >= max(known)]
+        chosen = late or clean or intervals
         seconds = [(swept[b] - checked[a]) / (b - a) for a, b in chosen]
         costs[f"float{bits}"] = {
             "sweep_s": min(seconds),
