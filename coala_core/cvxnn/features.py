@@ -58,9 +58,9 @@ def check_features(features: Array, labels: Array, caller: str) -> None:
             f"`{caller}(labels=...)` must hold one label per row of features, got shape {tuple(labels.shape)} "
             f"for {shape[0]} rows; pass a vector of that length."
         )
-    values = {float(value) for value in np.unique(to_numpy(labels))}
-    if not values <= {-1.0, 1.0}:
-        shown = ", ".join(f"{value:g}" for value in sorted(values)[:5])
+    values = [float(value) for value in np.unique(to_numpy(labels))]  # in order, NaN last
+    if not set(values) <= {-1.0, 1.0}:
+        shown = ", ".join(f"{value:g}" for value in values[:5])
         raise ValueError(
             f"`{caller}(labels=...)` must hold only -1 and +1, got {{{shown}}}; map rejected responses to -1."
         )
