@@ -58,10 +58,10 @@ def solve_bytes(n: int, d: int, config: SolveConfig) -> int:
     """Bytes that a solve holds in memory, beside the raw features and the back end.
 
     X prepared and in the principal axes, 16 n (d + 1), in float32 as well, 4 n (d + 1); patterns and signs in two
-    precisions, 36 n P; and 16 copies of what is kept per row, 2 P numbers, in the end in float64 (`anderson`, and
+    precisions, 36 n P; and 17 copies of what is kept per row, 2 P numbers, in the end in float64 (`anderson`, and
     a start for the next weight).
     """
-    return n * (20 * (d + 1) + config.gates * (36 + 16 * 16))
+    return n * (20 * (d + 1) + config.gates * (36 + 17 * 16))
 
 
 def memory_limit(max_memory_gib: float | None, xp: ModuleType) -> int:

@@ -121,9 +121,11 @@ class Pcg:
         """In the eigenvectors of Q, (d, P)."""
 
     def refactor(self, penalty: float) -> None:
-        """Follow the penalty, which costs nothing."""
+        """Follow the penalty, which costs nothing; a last step that is not finite is forgotten."""
+        xp = namespace_of(self.last_step)
         self.penalty = penalty
         self.preconditioner.refactor(penalty)
+        self.last_step = xp.where(xp.isfinite(self.last_step), self.last_step, 0.0)
         self.quotients.clear()
 
     def apply(self, residual: Array) -> Array:
@@ -153,7 +155,7 @@ class Pcg:
         own, coupled = kron.energies(self.last_step)
         strength = 2.0 / self.penalty
         expected = own + strength * kron.scale * coupled
-        self._largest = xp.maximum(self._largest, fitted)
+        self._largest = xp.fmax(self._largest, fitted)
         heard = fitted > NOISE * self._largest
         ratio = xp.where(heard, fitted / xp.maximum(coupled, 1e-300), 0.0)
         kron.scale = xp.maximum(MEMORY * kron.scale, xp.clip(RESERVE * ratio, SMALLEST, LARGEST))

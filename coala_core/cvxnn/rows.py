@@ -94,7 +94,7 @@ class RowPass:
     def _fit(self, block: Block, columns: Array, s_nu: Array) -> Array:
         """F u at a block of rows, given alpha u, and s + nu advanced there."""
         fit: Array = self._zeros(block.targets.stop - block.targets.start, self.dtype)
-        shares = self._shares / self.dtype.type(self.relaxation)
+        shares = (self._shares / self.relaxation).astype(self.dtype)
         for rows, sign in block.slabs:
             x, signs = self.problem.slab(rows, self.dtype)
             product = self._xp.matmul(x, columns, out=self._buffers[0][: len(x)])

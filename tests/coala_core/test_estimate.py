@@ -96,8 +96,8 @@ def test_the_scratch_of_a_solve_on_disk_is_bounded(
 def test_a_solve_in_memory_takes_no_disk() -> None:
     assert scratch_bytes(1000, 64, SolveConfig(storage="memory", backend="numpy")) == 0
     assert scratch_bytes(1000, 64, SolveConfig(storage="auto", backend="numpy", max_memory_gib=1)) == 0
-    # 2,000 rows: three copies of 64 floats, one of 65, and 260 bytes for each of 50 gates.
-    rows = 2000 * (3 * 4 * 64 + 4 * 65 + 260 * 50)
+    # 2,000 rows: three copies of 64 floats, one of 65, and 4 + 17 * 2 * 8 bytes for each of 50 gates.
+    rows = 2000 * (3 * 4 * 64 + 4 * 65 + 276 * 50)
     assert scratch_bytes(1000, 64, SolveConfig(storage="disk", backend="numpy")) == rows
 
 

@@ -125,9 +125,9 @@ def test_a_memory_map_is_read_in_place(tmp_path):
 
 def test_what_does_not_fit_goes_to_disk():
     small = SolveConfig(gates=5, probe_gates=0, backend="numpy", max_memory_gib=1.0)
-    # 20 * 101 + 5 * 292 + 12 * 100 = 4,680 bytes a row: 229,432 rows fill 1 GiB.
-    assert not needs_disk(229_432, 100, small)
-    assert needs_disk(229_433, 100, small)
+    # 20 * 101 + 5 * 308 + 12 * 100 = 4,760 bytes a row: 225,576 rows fill 1 GiB.
+    assert not needs_disk(225_576, 100, small)
+    assert needs_disk(225_577, 100, small)
     assert not needs_disk(10**9, 100, small.model_copy(update={"storage": "memory"}))
     assert needs_disk(1, 1, small.model_copy(update={"storage": "disk"}))
 

@@ -181,6 +181,17 @@ def test_momentum_is_bounded_and_forgets_nothing_over_what_is_rounding():
     assert float(pcg.momentum()) == before
 
 
+def test_a_step_that_was_not_finite_is_gone_with_the_next_penalty():
+    pcg = scalar_pcg()
+    observe(pcg, 1.0, 1.0)
+    assert np.isnan(pcg.apply(np.array([[np.nan]]))).all()
+    pcg.observe(np.asarray(np.nan))
+    pcg.refactor(2.0)  # as at the next weight of a path
+    scale = float(pcg.preconditioner.scale)
+    assert pcg.apply(np.array([[3.0]])).item() == pytest.approx(3.0 / (2.0 + scale))
+    assert observe(pcg, 1.0, 40.0) == pytest.approx(1.02 * 40.0)  # and larger curvatures are heard
+
+
 def test_momentum_takes_a_slow_part_out_sooner():
     # M = 2 + 98 c, and the system 2 + 98 * 0.01 = 2.98: a plain step leaves 1 - 2.98 / 100 of the error.
     pcg, b, steps = scalar_pcg(rho=2.0 / 98.0), 1.0, 60
