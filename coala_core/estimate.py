@@ -9,6 +9,7 @@ from pathlib import Path
 
 from coala_core.config import SolveConfig
 from coala_core.cvxnn import needs_disk
+from coala_core.cvxnn.memory import STATES
 from coala_core.full_disk import DiskFull
 
 logger = logging.getLogger("coala.store")
@@ -26,8 +27,8 @@ _TRIPLETS = 4
 """Bytes of ``triplets.parquet`` and rejects for one stored byte of input; 0.6 to 2.6 was measured on gzipped sets."""
 _CONVERTED = 7
 """Bytes of float32 weights for one byte of a GGUF file of 4 to 5 bits a weight; 5.5 was measured."""
-_STATE = 276
-"""Bytes that a solve on disk keeps per row and gate: a pattern, and 17 copies of two numbers in float64."""
+_STATE = _FLOAT + STATES * 2 * 8
+"""Bytes that a solve on disk keeps per row and gate: a pattern, and copies of two numbers in float64."""
 
 
 class NoRoom(DiskFull):

@@ -9,11 +9,14 @@ import numpy as np
 
 from coala_core.backend import available_memory, resolve_backend
 from coala_core.config import SolveConfig
+from coala_core.cvxnn.anderson import MEMORY
 from coala_core.cvxnn.problem import ConvexProblem
 
 Name = Literal["primal", "dual", "pcg"]
 """Names of the back ends in a configuration."""
 GIB = 1024**3
+STATES = MEMORY + 5
+"""Copies of what a solve keeps per row: the state, where a sweep began and `MEMORY` + 1 ended, and two for a path."""
 SHARE = 0.5  # of the available memory, where no limit is given: the sweeps need room as well
 
 
@@ -58,10 +61,9 @@ def solve_bytes(n: int, d: int, config: SolveConfig) -> int:
     """Bytes that a solve holds in memory, beside the raw features and the back end.
 
     X prepared and in the principal axes, 16 n (d + 1), in float32 as well, 4 n (d + 1); patterns and signs in two
-    precisions, 36 n P; and 17 copies of what is kept per row, 2 P numbers, in the end in float64 (`anderson`, and
-    a start for the next weight).
+    precisions, 36 n P; and `STATES` copies of what is kept per row, 2 P numbers, in the end in float64.
     """
-    return n * (20 * (d + 1) + config.gates * (36 + 17 * 16))
+    return n * (20 * (d + 1) + config.gates * (36 + STATES * 16))
 
 
 def memory_limit(max_memory_gib: float | None, xp: ModuleType) -> int:

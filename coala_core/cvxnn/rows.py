@@ -37,6 +37,7 @@ class RowPass:
         self.problem, self.tau2, self.relaxation, self.dtype = problem, cone_scale_squared, relaxation, np.dtype(dtype)
         self._xp, self._width = xp, problem.halves * problem.shape[2]
         self._shares = problem.column_shares.astype(self.dtype)
+        self._relaxed_shares = (self._shares / relaxation).astype(self.dtype)  # of a product with alpha u
         self._labels = problem.labels.astype(self.dtype)
         rows = min(problem.block_rows(dtype), len(problem.labels))
         self._buffers = [xp.empty((rows, self._width), dtype=dtype) for _ in range(3)]
@@ -94,14 +95,13 @@ class RowPass:
     def _fit(self, block: Block, columns: Array, s_nu: Array) -> Array:
         """F u at a block of rows, given alpha u, and s + nu advanced there."""
         fit: Array = self._zeros(block.targets.stop - block.targets.start, self.dtype)
-        shares = (self._shares / self.relaxation).astype(self.dtype)
         for rows, sign in block.slabs:
             x, signs = self.problem.slab(rows, self.dtype)
             product = self._xp.matmul(x, columns, out=self._buffers[0][: len(x)])
-            fit += sign * (product @ shares)
+            fit += sign * (product @ self._relaxed_shares)
             z = s_nu[rows] if len(s_nu) else None
             move(product, signs, z, self.relaxation, self._buffers[1][: len(x)])
-            fit += sign * (product @ shares)
+            fit += sign * (product @ self._relaxed_shares)
         return fit
 
     def _take_back(self, block: Block, s_nu: Array, fit: Array, penalty: float, pull: Array) -> None:

@@ -124,8 +124,6 @@ class Sweeps:
 
     def _norm_of(self, part: Callable[[slice], Array]) -> float:
         """Euclidean norm of what has the rows of s, given some of them at a time."""
-        if not self.problem.cone_rows:
-            return 0.0
         slabs = [rows for block in self.problem.blocks() for rows, _ in block.slabs]
         return math.hypot(0.0, *(_norm(part(rows)) for rows in slabs))
 
