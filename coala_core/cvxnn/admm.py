@@ -14,10 +14,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from coala_core.backend import Array
 from coala_core.config import SolveConfig
 from coala_core.cvxnn.best import Best
-from coala_core.cvxnn.certificate import Certificate, certify
+from coala_core.cvxnn.certificate import Certificate, certify, measure
 from coala_core.cvxnn.halt import Halt
+from coala_core.cvxnn.inside import moved_inside
 from coala_core.cvxnn.linear import BackEnd, choose_back_end
 from coala_core.cvxnn.outcome import Outcome, Record, Status, WarmStart
 from coala_core.cvxnn.problem import ConvexProblem
@@ -30,6 +32,8 @@ PRIMAL_EMPHASIS = 4.0  # cone violation lags behind its residual
 FREEDOM = 25.0  # of the ratio of errors from that of the residuals
 SMALLEST_CHANGE, LARGEST_CHANGE = 1.5, 10.0  # factors of one penalty change: below is not worth a factorisation
 PENALTY_RANGE = (1e-4, 1e4)  # of rho / beta
+REACH = 5.0  # times the violation that is allowed, from which a point is moved inside
+MOVES = 3  # at most, since a move of some rows may push others out
 FEWEST_BETWEEN = 5  # sweeps from one check to the next: a check costs about as much
 
 
@@ -76,19 +80,36 @@ class _Solve:
         """Compute and record the certificate of v; return the status if the solve is over."""
         sweeps = self.sweeps
         point = sweeps.v
-        proven, fit = certify(self.problem, sweeps.lasso_weight, point, sweeps.duals, sweeps.state.u)
+        proven = certify(self.problem, sweeps.lasso_weight, point, sweeps.duals, sweeps.state.fit)
         finite = math.isfinite(proven.upper_bound) and math.isfinite(proven.lower_bound)
         self.last = proven
-        enough = finite and self.best.offer(point, proven, proven.lower_bound)
+        enough = finite and (self.best.offer(point, proven) or self._offer_inside(point, proven))
         self._record(proven.upper_bound, primal, dual)
         if not finite:
             return Status.NOT_FINITE
         if enough:
             return Status.CONVERGED
-        if sweeps.is_noisy(fit):
+        if sweeps.is_noisy:
             sweeps.refine()
         self._plan_check()
         return Status.OUT_OF_SWEEPS if sweeps.done >= self.config.max_sweeps else None
+
+    def _offer_inside(self, point: Array, proven: Certificate) -> bool:
+        """Move a point inside that only its violation keeps from being good enough; tell whether that was enough."""
+        config, sweeps = self.config, self.sweeps
+        most, lower = config.max_cone_violation, self.best.certificate.lower_bound
+        for _ in range(MOVES):
+            is_near = proven.cone_violation <= REACH * most
+            if not is_near or self.best.gap_shortfall(replace(proven, lower_bound=lower)) > 1.0:
+                return False
+            moved = moved_inside(self.problem, point, most)
+            if moved is None:
+                return False
+            point = moved
+            proven = measure(self.problem, sweeps.lasso_weight, point, sweeps.duals)
+            if self.best.offer(point, proven):
+                return True
+        return False
 
     def _plan_check(self) -> None:
         """Look again when the tolerance should be reached, `check_every` sweeps from now at the latest."""

@@ -7,8 +7,9 @@ followed by
     z = g(z) - dG gamma,     gamma = argmin ||f - dF gamma||^2 + ridge ||gamma||^2
 
 (Walker & Ni 2011, type II); u and F u follow with the same gamma. If the sweep from there has a step much longer than
-the last plain one, the plain iterate is restored and the memory dropped. gamma has `MEMORY` entries, for which some
-rows of s + nu say enough: lengths and inner products are those of `SAMPLE` rows, scaled.
+the last plain one, the plain iterate is restored and the memory dropped. Where steps have not become shorter for a
+while, extrapolations may lead round in a circle, and plain sweeps follow, which do not. gamma has `MEMORY` entries, for
+which some rows of s + nu say enough: lengths and inner products are those of `SAMPLE` rows, scaled.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ EVERY = 5  # sweeps from one extrapolation to the next
 FEWEST = 3  # changes to extrapolate from
 SAMPLE = 500  # rows of s + nu in the inner products
 PATIENCE = 4.0  # times the last plain step, that the step after an extrapolation may be long
+WINDOW = 8  # extrapolations, over which steps have to become shorter
+REST = 40  # plain sweeps where they did not
 REGULARISATION = 1e-6  # ridge relative to the trace of dF'dF; less would amplify rounding
 
 Allocate = Callable[[tuple[int, ...], np.dtype], Array]
@@ -72,7 +75,13 @@ class Accelerator:
 
     def restart(self) -> None:
         """Forget all sweeps, where the map changes."""
-        self._sweeps, self._extrapolated = 0, False
+        self._lengths: list[float] = []  # squared, of the last step before each extrapolation of this window
+        self._shortest = math.inf  # of those of the window before
+        self._drop_memory()
+
+    def _drop_memory(self) -> None:
+        """Extrapolate from sweeps to come alone."""
+        self._sweeps, self._rest_until, self._extrapolated = 0, 0, False
         self._last: Array | float = math.inf  # squared length of the last step but one
 
     @property
@@ -85,18 +94,28 @@ class Accelerator:
         changed = False
         if self._extrapolated and not float(self._length) <= PATIENCE**2 * float(self._last):
             _write(self._end(self._sweeps - 2), state)
-            self.restart()
+            self._drop_memory()
             changed = True
         else:
             self._last, self._extrapolated = self._length, False
             if self._is_due(self._sweeps):
                 self._extrapolate(state)
                 self._extrapolated = changed = True
+                self._look_back()
         # What started nowhere else started at the last end, which is kept anyway.
         self.before = self._end(self._sweeps - 1) if self._sweeps and not changed else self._start
         if self.before is self._start:
             _write(state, self._start)
         return changed
+
+    def _look_back(self) -> None:
+        """Rest where extrapolations go round in a circle: over a whole window no step was shorter than before it."""
+        self._lengths.append(float(self._length))
+        if len(self._lengths) < WINDOW:
+            return
+        shortest, self._lengths = min(self._lengths), []
+        self._rest_until = self._sweeps + REST if shortest >= self._shortest else 0
+        self._shortest = shortest
 
     def watch(self, state: State) -> None:
         """Take note of a sweep from `before` to a state."""
@@ -117,7 +136,7 @@ class Accelerator:
 
     def _is_due(self, sweeps: int) -> bool:
         """Whether to extrapolate after that many sweeps."""
-        return sweeps % EVERY == 0 and sweeps > FEWEST
+        return sweeps % EVERY == 0 and sweeps > FEWEST and sweeps > self._rest_until
 
     def _coordinates(self, state: State, before: State) -> Array:
         """One vector of a step of z, sampled, whose length is that in the metric of the two penalties."""

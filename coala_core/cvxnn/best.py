@@ -26,9 +26,9 @@ class Best:
         self.point: Array = self._zero
         self.certificate = Certificate(0.0, self._zero_objective, 0.0)
 
-    def offer(self, point: Array, certificate: Certificate, lower_bound: float) -> bool:
-        """Take in a finite checked point and a lower bound; tell whether what is held now is proven well enough."""
-        lower = max(self.certificate.lower_bound, certificate.lower_bound, lower_bound)
+    def offer(self, point: Array, certificate: Certificate) -> bool:
+        """Take in a finite checked point and its lower bound; tell whether what is held now is proven well enough."""
+        lower = max(self.certificate.lower_bound, certificate.lower_bound)
         held = self.point, replace(self.certificate, lower_bound=lower)
         new = point, replace(certificate, lower_bound=lower)
         zero = self._zero, Certificate(lower, self._zero_objective, 0.0)
@@ -50,6 +50,9 @@ class Best:
 
     def shortfall(self, proven: Certificate) -> float:
         """How many times as large as its tolerance the worse of gap and violation is: at most 1 where both are met."""
+        return max(self.gap_shortfall(proven), proven.cone_violation / self._config.max_cone_violation)
+
+    def gap_shortfall(self, proven: Certificate) -> float:
+        """How many times as large as its tolerance the gap is, the price of the violation included."""
         # A point outside the cones can lie below the optimum: the price of that counts as well.
-        gap = max(abs(proven.gap), abs(proven.priced_gap))
-        return max(gap / self._config.tolerance, proven.cone_violation / self._config.max_cone_violation)
+        return max(abs(proven.gap), abs(proven.priced_gap)) / self._config.tolerance

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from coala_core.backend import Array, namespace_of
-from coala_core.cvxnn.problem import Block, ConvexProblem, column_norms, columns_of, halves_of
+from coala_core.backend import Array
+from coala_core.cvxnn.looks import Duals, Look, Pull
+from coala_core.cvxnn.problem import ConvexProblem, column_norms
 
 
 @dataclass(frozen=True)
@@ -72,20 +71,8 @@ def lower_bound(lasso_weight: float, labels: Array, residual: Array, pull: Array
     return t * along - 0.5 * t * t * square
 
 
-@dataclass(frozen=True)
-class Duals:
-    """Multipliers mu = scale max(-z, 0) of the cones, from what the sweeps keep per row."""
-
-    s_nu: Array
-    """z, (n, halves P), or no rows where there are no cones."""
-    scale: float
-    """rho tau^2."""
-
-
-def certify(
-    problem: ConvexProblem, lasso_weight: float, point: Array, duals: Duals, candidate: Array | None = None
-) -> tuple[Certificate, Array]:
-    """Bound the optimum at a point, in float64 and in one pass over the rows.
+def measure(problem: ConvexProblem, lasso_weight: float, point: Array, duals: Duals) -> Certificate:
+    """Look at a point alone, in float64 and in one pass over the rows: nothing is proven about the optimum.
 
     Parameters
     ----------
@@ -93,96 +80,50 @@ def certify(
     lasso_weight : float
         beta of eq. (4), above 0.
     point : (halves, d, P)
-        Gives the upper bound and, with its residual, a lower one.
     duals : Duals
-    candidate : (halves, d, P), optional
-        A point whose residual gives another lower bound; by default `point`.
 
     Returns
     -------
-    certificate : Certificate
-    fit : (m,)
-        F of the candidate.
+    Certificate
+        Its lower bound is 0.
     """
-    candidate = point if candidate is None else candidate
-    look = _Look(problem, point, duals, candidate)
-    for block in problem.blocks():
-        look.take_in(block)
-    at_point = lower_bound(lasso_weight, problem.labels, look.misfit[0], look.pull(0))
-    at_candidate = lower_bound(lasso_weight, problem.labels, look.misfit[1], look.pull(1))
-    proven = Certificate(
-        lower_bound=max(at_point, at_candidate),
-        upper_bound=0.5 * float(look.misfit[0] @ look.misfit[0]) + lasso_weight * float(column_norms(point).sum()),
+    return _measured(Look(problem, point, duals), lasso_weight, point, 0.0)
+
+
+def certify(
+    problem: ConvexProblem, lasso_weight: float, point: Array, duals: Duals, fit: Array | None = None
+) -> Certificate:
+    """Bound the optimum at a point, in float64 and in two passes over the rows.
+
+    Parameters
+    ----------
+    problem : ConvexProblem
+    lasso_weight : float
+        beta of eq. (4), above 0.
+    point : (halves, d, P)
+        Gives the upper bound and, with its columns stretched to suit the multipliers, a lower one.
+    duals : Duals
+    fit : (m,), optional
+        F u at some other point, whose residual gives another lower bound. Any vector gives a valid one.
+
+    Returns
+    -------
+    Certificate
+    """
+    look = Look(problem, point, duals)
+    pull = Pull(problem, duals, look.stretched(lasso_weight), fit)
+    bounds = [
+        lower_bound(lasso_weight, problem.labels, residual, pull.of(which))
+        for which, residual in enumerate(pull.residuals)
+    ]
+    return _measured(look, lasso_weight, point, max(bounds))
+
+
+def _measured(look: Look, lasso_weight: float, point: Array, bound: float) -> Certificate:
+    """Write down what a look has seen."""
+    return Certificate(
+        lower_bound=bound,
+        upper_bound=0.5 * float(look.square) + lasso_weight * float(column_norms(point).sum()),
         cone_violation=float(look.outside) / max(float(look.largest), 1e-300),
         violation_price=float(look.price),
     )
-    return proven, problem.labels - look.misfit[1]
-
-
-class _Look:
-    """What a pass over the rows gathers about two points and the multipliers."""
-
-    def __init__(self, problem: ConvexProblem, point: Array, duals: Duals, candidate: Array) -> None:
-        xp, gates = namespace_of(point), problem.shape[2]
-        self.problem, self.duals = problem, duals
-        columns = columns_of(point)  # (d, c)
-        self._alive = xp.flatnonzero((columns * columns).sum(axis=0))
-        self._columns = xp.concatenate([columns[:, self._alive], columns_of(candidate)], axis=1)
-        self.misfit = xp.stack([problem.labels, problem.labels])  # (2, m), of point and candidate
-        self.outside, self.largest, self.price = xp.zeros(()), xp.zeros(()), xp.zeros(())
-        self._cones = xp.zeros(columns.shape)  # G'mu, (d, c)
-        self._fits = xp.zeros((columns.shape[0], 2 * gates))  # F~'r of both
-
-    def pull(self, which: int) -> Array:
-        """F'r + G'mu at the point (0) or the candidate (1), (halves, d, P)."""
-        halves, gates = self.problem.halves, self.problem.shape[2]
-        fits = self._fits[:, which * gates : (which + 1) * gates]
-        signs = [fits, -fits][:halves]
-        return halves_of(self._cones + namespace_of(fits).concatenate(signs, axis=1), halves)
-
-    def take_in(self, block: Block) -> None:
-        """Add a block of rows."""
-        parts = [(*self.problem.slab(rows, np.float64), rows, sign) for rows, sign in block.slabs]
-        for x, signs, rows, sign in parts:
-            products = x @ self._columns
-            at_point, at_candidate = products[:, : len(self._alive)], products[:, len(self._alive) :]
-            self.misfit[0, block.targets] -= sign * self._fit(at_point, signs[:, self._alive], self._alive)
-            self.misfit[1, block.targets] -= sign * self._fit(at_candidate, signs, slice(None))
-            if len(self.duals.s_nu):
-                self._measure(at_point, signs, rows)
-        for x, signs, rows, sign in parts:
-            self._add_pulls(x, signs, rows, sign * self.misfit[:, block.targets])
-
-    def _fit(self, product: Array, signs: Array, columns: Array | slice) -> Array:
-        """D_i X u_i summed over the gates, v minus w, (k,)."""
-        shares = self.problem.column_shares[columns]
-        fit: Array = product @ shares + (signs * product) @ shares
-        return fit
-
-    def _measure(self, product: Array, signs: Array, rows: slice) -> None:
-        """Look how far the point is outside the cones, and what the multipliers charge for it."""
-        xp = namespace_of(product)
-        if product.size == 0:
-            return
-        self.largest = xp.maximum(self.largest, xp.abs(product).max())
-        outside = xp.maximum(-(signs[:, self._alive] * product), 0.0)
-        self.outside = xp.maximum(self.outside, outside.max())
-        self.price = self.price + (self._multipliers(rows)[:, self._alive] * outside).sum()
-
-    def _add_pulls(self, x: Array, signs: Array, rows: slice, misfit: Array) -> None:
-        """Add X'E mu and X'D r of some rows."""
-        xp, gates = namespace_of(x), self.problem.shape[2]
-        active = 0.5 * (signs[:, :gates] + 1.0)
-        right = [active * misfit[0][:, None], active * misfit[1][:, None]]
-        if len(self.duals.s_nu):
-            right.append(signs * self._multipliers(rows))
-        pulls = x.T @ xp.concatenate(right, axis=1)
-        self._fits += pulls[:, : 2 * gates]
-        if len(self.duals.s_nu):
-            self._cones += pulls[:, 2 * gates :]
-
-    def _multipliers(self, rows: slice) -> Array:
-        """Compute mu at some rows, (k, c)."""
-        z = self.duals.s_nu[rows].astype(np.float64)
-        multipliers: Array = (-self.duals.scale) * namespace_of(z).minimum(z, 0.0)
-        return multipliers

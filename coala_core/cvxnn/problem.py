@@ -119,10 +119,14 @@ class ConvexProblem:
         """All rows in their order, in blocks of about `BLOCK_BYTES` of X."""
         m, step = len(self.labels), self.block_rows(dtype)
         for start in range(0, m, step):
-            stop = min(start + step, m)
-            first = slice(start, stop), 1.0
-            second = slice(m + start, m + stop), -1.0
-            yield Block(first[0], (first, second) if self.paired else (first,))
+            yield self.block(start, min(start + step, m))
+
+    def block(self, start: int, stop: int) -> Block:
+        """Rows of F from `start` to before `stop`."""
+        m = len(self.labels)
+        first = slice(start, stop), 1.0
+        second = slice(m + start, m + stop), -1.0
+        return Block(first[0], (first, second) if self.paired else (first,))
 
     def block_rows(self, dtype: DTypeLike = np.float64) -> int:
         """Rows of a block at most."""
@@ -158,6 +162,20 @@ class ConvexProblem:
     def _rows(self, rows: slice, dtype: DTypeLike) -> tuple[Array, Array]:
         """X and the patterns at some rows."""
         return self.features[rows].astype(dtype, copy=False), self.patterns[rows].astype(dtype, copy=False)
+
+    def fit_at(self, block: Block, u: Array) -> Array:
+        """F u at a block of rows, in float64."""
+        columns = columns_of(u)
+        fit: Array = namespace_of(u).zeros(block.targets.stop - block.targets.start)
+        for rows, sign in block.slabs:
+            x, signs = self.slab(rows, np.float64)
+            fit += sign * self.fit_of(x @ columns, signs)
+        return fit
+
+    def fit_of(self, product: Array, signs: Array) -> Array:
+        """Sum over the columns of a product X u, (k, halves P), what they count for in F u, (k,)."""
+        fit: Array = product @ self.column_shares + (signs * product) @ self.column_shares
+        return fit
 
     def apply_f(self, u: Array) -> Array:
         """F u = F~ (v - w), the prediction (m,) of u (2, d, P)."""

@@ -11,8 +11,8 @@ from numpy.typing import DTypeLike
 from coala_core.backend import Array, namespace_of
 from coala_core.config import SolveConfig
 from coala_core.cvxnn.anderson import Accelerator, shrink_columns
-from coala_core.cvxnn.certificate import Duals
 from coala_core.cvxnn.linear import BackEnd
+from coala_core.cvxnn.looks import Duals
 from coala_core.cvxnn.outcome import State, WarmStart
 from coala_core.cvxnn.problem import ConvexProblem
 from coala_core.cvxnn.rows import RowPass
@@ -21,6 +21,7 @@ from coala_core.cvxnn.system import cone_metric, join, split
 CONE_SCALE = 10.0  # tau^2 in units of d / trace(X'X)
 SINGLE_FROM = 2**18  # entries of X from which a solve begins in float32: smaller ones gain nothing
 MOST_NOISE = 0.1  # of what a sweep changes in F u, that rounding may be before float64 takes over
+NOISE_ROWS = 1000  # of F u, on which it is measured
 
 
 def cone_scale_squared(problem: ConvexProblem) -> float:
@@ -138,11 +139,15 @@ class Sweeps:
         self.penalty = penalty
         self._refactor()
 
-    def is_noisy(self, fit: Array) -> bool:
-        """Tell whether rounding is no longer small beside what a sweep changes, given F u (m,) in float64."""
+    @property
+    def is_noisy(self) -> bool:
+        """Whether rounding is no longer small beside what a sweep changes in F u, by some rows that stand for all."""
         if self.rows.dtype == np.float64:
             return False
-        noise = _norm(fit - self.state.fit)
+        m = len(self.problem.labels)
+        some = self.problem.block(0, min(m, NOISE_ROWS))
+        exact = self.problem.fit_at(some, self.state.u)
+        noise = _norm(exact - self.state.fit[some.targets]) * math.sqrt(m / len(exact))
         return noise > MOST_NOISE * math.sqrt(float(self._change))
 
     def refine(self) -> None:

@@ -57,7 +57,7 @@ def test_errors_of_a_check_in_units_of_the_tolerances_by_hand(violation, price, 
     problem = convex_problem(*random_problem(60, 5, 4, 4))
     config = SolveConfig(tolerance=1e-2, max_cone_violation=1e-3)
     run = admm._Solve(problem, config, Sweeps(problem, 1.0, config, DualDirect(problem, 1.0)))
-    run.best.offer(run.best.point, Certificate(9.5, 20.0, 0.0), 0.0)  # the best bound, of an earlier check
+    run.best.offer(run.best.point, Certificate(9.5, 20.0, 0.0))  # the best bound, of an earlier check
     run.last = Certificate(9.0, 10.0, violation, price)
     assert run.errors() == pytest.approx(errors)
 

@@ -6,7 +6,16 @@ from numpy.testing import assert_allclose
 
 from coala_core.backend import asarray, to_numpy
 from coala_core.cvxnn import anderson
-from coala_core.cvxnn.anderson import EVERY, MEMORY, PATIENCE, SAMPLE, Accelerator, shrink_columns
+from coala_core.cvxnn.anderson import (
+    EVERY,
+    MEMORY,
+    PATIENCE,
+    REST,
+    SAMPLE,
+    WINDOW,
+    Accelerator,
+    shrink_columns,
+)
 from coala_core.cvxnn.outcome import State
 
 TAU2 = 0.3
@@ -237,3 +246,28 @@ def test_both_libraries_extrapolate_alike(xp):
     assert accelerator.settle(state)
     for part, expected in zip(state, starts[-1], strict=True):
         assert_allclose(to_numpy(part), expected, rtol=1e-3, atol=1e-4)
+
+
+class Wandering(Contraction):
+    """Steps in directions of their own, each longer than the last by a share, whatever the state is."""
+
+    def __init__(self, growth):
+        super().__init__([0.5])
+        self.growth, self.length, self.rng = growth, 1.0, np.random.default_rng(0)
+
+    def advance(self, state):
+        step = [self.rng.standard_normal(part.shape) for part in (state.v_lam, state.s_nu)]
+        norm = np.sqrt((step[0] ** 2).sum() + TAU2 * (step[1] ** 2).sum())
+        self.length *= self.growth
+        state.v_lam[...] += self.length / norm * step[0]
+        state.s_nu[...] += self.length / norm * step[1]
+
+
+@pytest.mark.parametrize("growth", [1.001, 0.999])
+def test_extrapolations_rest_while_steps_do_not_become_shorter(growth):
+    _, _, _, _, moves = run(Wandering(growth), 3 * REST + EVERY + 1)
+    moved = [k for k, move in enumerate(moves) if move]
+    # The second window of extrapolations ends after 2 * WINDOW * EVERY sweeps, and is the first to be compared.
+    end = 2 * WINDOW * EVERY
+    resting = range(end + 1, end + REST + 1) if growth > 1.0 else range(0)
+    assert moved == [k for k in range(EVERY, len(moves), EVERY) if k not in resting]

@@ -16,7 +16,7 @@ def offered(*points):
     """Hold what is left after offering (upper bound, cone violation, price) in turn, lower bound 1."""
     best = Best(PROBLEM, POINT, CONFIG)
     ends = [
-        best.offer(POINT + mark, Certificate(1.0, upper, outside, price), 0.5)
+        best.offer(POINT + mark, Certificate(1.0, upper, outside, price))
         for mark, (upper, outside, price) in enumerate(points, start=1)
     ]
     return best, int(best.point.flat[0]), ends
@@ -43,16 +43,16 @@ def test_the_best_acceptable_point_is_kept(points, kept):
 
 def test_bounds_gather_over_checks():
     best = Best(PROBLEM, POINT, CONFIG)
-    for lower, given, expected in ((1.0, 2.0, 2.0), (0.5, 0.1, 2.0), (3.0, 0.0, 3.0)):
-        best.offer(POINT, Certificate(lower, 9.0, 0.0), given)
+    for lower, expected in ((2.0, 2.0), (0.5, 2.0), (3.0, 3.0)):
+        best.offer(POINT, Certificate(lower, 9.0, 0.0))
         assert best.certificate.lower_bound == expected
 
 
 def test_proof_may_come_with_a_later_bound():
     # Gap of the first point with the second lower bound: (8 - 7.95) / 8 = 0.6 %, within 1 %.
     best = Best(PROBLEM, POINT, CONFIG)
-    assert not best.offer(POINT + 1, Certificate(1.0, 8.0, 0.0), 0.0)
-    assert best.offer(POINT + 2, Certificate(7.95, 9.0, 0.0), 0.0)
+    assert not best.offer(POINT + 1, Certificate(1.0, 8.0, 0.0))
+    assert best.offer(POINT + 2, Certificate(7.95, 9.0, 0.0))
     assert (best.point == POINT + 1).all()
 
 
@@ -66,6 +66,6 @@ def test_proof_may_come_with_a_later_bound():
 )
 def test_what_counts_as_proven(certificate, kept):
     best = Best(PROBLEM, POINT, CONFIG)
-    proven = best.offer(POINT + 1, certificate, 0.0)
+    proven = best.offer(POINT + 1, certificate)
     assert proven == (kept == 1 or certificate.lower_bound == 9.95)
     assert bool(best.point.any()) == (kept == 1 or not proven)

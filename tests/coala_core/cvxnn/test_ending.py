@@ -7,9 +7,10 @@ from coala_core.config import SolveConfig
 from coala_core.cvxnn import Status, fit_head, fit_path, halt, solve
 from coala_core.cvxnn.admm import cone_scale_squared
 from coala_core.cvxnn.anderson import shrink_columns
-from coala_core.cvxnn.certificate import Duals, certify
+from coala_core.cvxnn.certificate import measure
 from coala_core.cvxnn.halt import Halt
 from coala_core.cvxnn.linear import DualDirect
+from coala_core.cvxnn.looks import Duals
 from coala_core.cvxnn.problem import convex_problem
 from tests.dense import optimum
 from tests.problems import random_features, random_problem
@@ -49,7 +50,7 @@ def clock(monkeypatch):
 
 def assert_certified(found, problem, weight, best):
     """What is claimed about the point holds for it."""
-    again, _ = certify(problem, weight, found.u, Duals(np.zeros((len(problem.features), 2 * problem.shape[2])), 1.0))
+    again = measure(problem, weight, found.u, Duals(np.zeros((len(problem.features), 2 * problem.shape[2])), 1.0))
     assert found.certificate.upper_bound == pytest.approx(again.upper_bound, rel=1e-12)
     assert found.certificate.cone_violation == pytest.approx(again.cone_violation)
     assert found.certificate.lower_bound <= best * (1 + 1e-9)

@@ -8,9 +8,10 @@ from numpy.testing import assert_allclose
 
 from coala_core.config import SolveConfig
 from coala_core.cvxnn import Status, fit_head, fit_path, sample_gates, solve
-from coala_core.cvxnn.certificate import Duals, certify, lower_bound
+from coala_core.cvxnn.certificate import certify, lower_bound
 from coala_core.cvxnn.features import fit_standardiser
 from coala_core.cvxnn.gated import GatedProblem
+from coala_core.cvxnn.looks import Duals
 from coala_core.cvxnn.problem import convex_problem
 from coala_core.cvxnn.zero import zero_head_weight
 from tests.dense import dense_half, gated_optimum, gated_score, optimum, stack_columns
@@ -87,7 +88,7 @@ def test_the_certificate_never_exceeds_the_objective_of_any_point(seed, paired, 
     u, other = here * rng.standard_normal((2, 1, problem.shape[1], 3))
     residual = problem.labels - problem.apply_f(size * u)
     bounds = [lower_bound(weight, problem.labels, residual, problem.apply_f_adjoint(residual))]
-    bounds.append(certify(problem, weight, u, NO_DUALS, size * other)[0].lower_bound)
+    bounds.append(certify(problem, weight, u, NO_DUALS, problem.apply_f(size * other)).lower_bound)
     assert max(bounds) <= min(problem.objective(point, weight) for point in (u, there * other)) * (1 + 1e-12)
 
 
@@ -95,12 +96,12 @@ def test_the_certificate_never_exceeds_the_objective_of_any_point(seed, paired, 
 @given(st.integers(0, 2**32 - 1), st.floats(1e-4, 10))
 def test_the_certificate_never_exceeds_the_optimum(seed, size):
     step = size * np.random.default_rng(seed).standard_normal(POINT.shape)
-    proven, _ = certify(PROBLEM, WEIGHT, POINT + step, NO_DUALS)
+    proven = certify(PROBLEM, WEIGHT, POINT + step, NO_DUALS)
     assert proven.lower_bound <= OPTIMUM * (1 + 1e-7) <= proven.upper_bound * (1 + 2e-7)
 
 
 def test_the_certificate_is_tight_at_the_optimum():
-    proven, _ = certify(PROBLEM, WEIGHT, POINT, NO_DUALS)
+    proven = certify(PROBLEM, WEIGHT, POINT, NO_DUALS)
     assert proven.lower_bound == pytest.approx(OPTIMUM, rel=1e-4)
     assert proven.gap < 1e-4
 

@@ -225,23 +225,29 @@ def test_a_loose_solve_ends_in_float32(monkeypatch):
     assert found.certificate.upper_bound == pytest.approx(float(problem.objective(found.u, 2.0)), rel=1e-9)
 
 
-def test_noise_is_rounding_beside_the_change_of_the_fit(monkeypatch):
+@pytest.mark.parametrize("rows", [1000, 10])
+@pytest.mark.parametrize("paired", [False, True])
+def test_noise_is_rounding_beside_the_change_of_the_fit(monkeypatch, rows, paired):
     monkeypatch.setattr(sweeps_module, "SINGLE_FROM", 1)
-    problem = make()
+    monkeypatch.setattr(sweeps_module, "NOISE_ROWS", rows)
+    problem = make(paired=paired)
     sweeps = begin(problem, random_start(problem), DenseBackEnd)
     before = sweeps.state.fit.astype(float)
     sweeps.sweep()
-    change = np.linalg.norm(sweeps.state.fit - before)
-    direction = np.ones(30) / np.sqrt(30)
+    fit = sweeps.state.fit.copy()
+    change = np.linalg.norm(fit - before)
+    direction = np.ones(len(fit)) / np.sqrt(len(fit))  # the same in every row, so some of them stand for all
     for share in (0.5, 0.99, 1.01, 3.0):
-        shifted = sweeps.state.fit + share * sweeps_module.MOST_NOISE * change * direction
-        assert sweeps.is_noisy(shifted) == (share > 1)
+        sweeps.state.fit[:] = fit + share * sweeps_module.MOST_NOISE * change * direction
+        assert sweeps.is_noisy == (share > 1)
+    sweeps.state.fit[:] = fit
     state = [part.copy() for part in sweeps.state]
     sweeps.refine()
     assert sweeps.rows.dtype == sweeps.state.s_nu.dtype == sweeps.state.fit.dtype == np.float64
     for part, expected in zip(sweeps.state, state, strict=True):
         assert_allclose(part, expected, rtol=0)
-    assert not sweeps.is_noisy(sweeps.state.fit + 1e9)  # there is nothing finer
+    sweeps.state.fit[:] += 1e9
+    assert not sweeps.is_noisy  # there is nothing finer
 
 
 @each_kind
