@@ -57,8 +57,9 @@ class Look:
         kept = len(self._alive)
         self.square, self.outside, self.largest, self.price = (xp.zeros(()) for _ in range(4))
         self._gram, self._along = xp.zeros((kept, kept)), xp.zeros(kept)  # A'A, A'(y - A 1) + g
+        living = xp.ascontiguousarray(self._living(self._columns))
         for block in problem.blocks():
-            self._take_in(block, self._columns[:, self._alive])
+            self._take_in(block, living)
 
     def _take_in(self, block: Block, columns: Array) -> None:
         """Add a block of rows."""
@@ -67,31 +68,37 @@ class Look:
         for rows, sign in block.slabs:
             x, signs = self.problem.slab(rows, np.float64)
             product = x @ columns
-            inside = signs[:, self._alive] * product
+            inside = self._living(signs) * product
             if len(self.duals.s_nu):
-                self._measure(inside, self.duals.at(rows)[:, self._alive])
-            shares += (sign * self.problem.column_shares[self._alive]) * (product + inside)
+                self._measure(inside, self._living(self.duals.at(rows)))
+            product += inside
+            product *= sign * self._living(self.problem.column_shares)
+            shares += product
         misfit = targets - shares.sum(axis=1)
         self.square += misfit @ misfit
         self._gram += shares.T @ shares
         self._along += shares.T @ misfit
+
+    def _living(self, entries: Array) -> Array:
+        """Those of entries (..., c) that belong to columns which are not zero."""
+        return entries if len(self._alive) == self._columns.shape[1] else entries[..., self._alive]
 
     def _measure(self, inside: Array, multipliers: Array) -> None:
         """Look how far G u is outside the cones, and what the multipliers charge for it."""
         xp = namespace_of(inside)
         if inside.size == 0:
             return
-        self.largest = xp.maximum(self.largest, xp.abs(inside).max())
-        outside = xp.maximum(-inside, 0.0)
-        self.outside = xp.maximum(self.outside, outside.max())
-        self.price += (multipliers * outside).sum()
-        self._along += (multipliers * inside).sum(axis=0)
+        least = inside.min()
+        self.largest = xp.maximum(self.largest, xp.maximum(inside.max(), -least))
+        self.outside = xp.maximum(self.outside, -least)
+        self._along += xp.einsum("nc,nc->c", multipliers, inside)
+        self.price -= xp.einsum("nc,nc->", multipliers, xp.minimum(inside, 0.0))
 
     def stretched(self, lasso_weight: float) -> Array:
         """Return the point with its columns at the lengths where the Lagrangian is least, (halves, d, P)."""
         xp, columns = namespace_of(self._columns), self._columns.copy()
         if len(self._alive):
-            living = columns[:, self._alive]
+            living = self._living(columns)
             slope = self._along - lasso_weight * xp.sqrt((living * living).sum(axis=0))
             ridge = STIFFNESS * self._gram.diagonal().max() * xp.eye(len(slope))
             columns[:, self._alive] = living * (1.0 + xp.linalg.solve(self._gram + ridge, slope))
@@ -139,11 +146,14 @@ class Pull:
     def _add(self, x: Array, signs: Array, rows: slice, residuals: list[Array]) -> None:
         """Add X'D r and X'E mu of some rows."""
         gates, width = self.problem.shape[2], self._fits.shape[1]
-        active = 0.5 * (signs[:, :gates] + 1.0)
-        right = [active * residual[:, None] for residual in residuals]
-        if len(self.duals.s_nu):
-            right.append(signs * self.duals.at(rows))
-        pulls = x.T @ namespace_of(x).concatenate(right, axis=1)
+        xp, has_cones = namespace_of(x), len(self.duals.s_nu) > 0
+        right = xp.empty((len(x), width + has_cones * signs.shape[1]))
+        active = signs[:, :gates] > 0.0
+        for first, residual in zip(range(0, width, gates), residuals, strict=True):
+            xp.multiply(active, residual[:, None], out=right[:, first : first + gates])
+        if has_cones:
+            xp.multiply(signs, self.duals.at(rows), out=right[:, width:])
+        pulls = x.T @ right
         self._fits += pulls[:, :width]
-        if len(self.duals.s_nu):
+        if has_cones:
             self._cones += pulls[:, width:]
