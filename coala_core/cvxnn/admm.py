@@ -4,7 +4,7 @@ r"""Algorithm 2 on eq. (4), with a penalty that adapts, in the precision it need
 
 Departures from the paper: a u-update is one step from the last u by a good preconditioner (`system`, `linear`); the
 cone constraint has its own penalty rho tau^2 (tau = 1 in the paper); iterates are over-relaxed and the dual step is 1;
-rho balances the two residuals; every fifth sweep is followed by an extrapolation (`anderson`); the loop ends
+rho follows what the certificate lacks; every fifth sweep is followed by an extrapolation (`anderson`); the loop ends
 on a certified gap instead of a number of sweeps. A sweep reads X once (`rows`), in float32 while its rounding is small
 beside what the sweep changes, then in float64.
 """
@@ -26,9 +26,10 @@ from coala_core.cvxnn.problem import ConvexProblem
 from coala_core.cvxnn.sweeps import Sweeps, cone_scale_squared
 from coala_core.progress import Progress
 
-FIRST_BALANCE = 10  # sweep of the first look at the penalty
-BALANCE_EVERY = 25  # sweeps, of which the later looks are at multiples, ever rarer
-PRIMAL_EMPHASIS = 6.0  # cone violation lags behind its residual
+FIRST_BALANCE = 10  # sweep of the first look at the penalty, which is at the residuals alone
+BALANCE_EVERY = 25  # sweeps, of which the later looks are at multiples, ever rarer; each is at a check
+PRIMAL_EMPHASIS = 4.0  # cone violation lags behind its residual
+FREEDOM = 25.0  # of the ratio of errors from that of the residuals
 SMALLEST_CHANGE, LARGEST_CHANGE = 1.5, 10.0  # factors of one penalty change: below is not worth a factorisation
 PENALTY_RANGE = (1e-4, 1e4)  # of rho / beta
 REACH = 5.0  # times the violation that is allowed, from which a point is moved inside
@@ -37,7 +38,7 @@ FEWEST_BETWEEN = 5  # sweeps from one check to the next: a check costs about as 
 
 
 def balanced_penalty(penalty: float, ratio: float, lasso_weight: float) -> float:
-    """Return the penalty that would bring residuals of this ratio together, or the same one if they are near."""
+    """Return the penalty that would bring a primal and a dual error of this ratio together, or the same one if near."""
     if not (ratio > 0.0 and math.isfinite(ratio)):
         return penalty
     change = math.sqrt(ratio)
@@ -70,6 +71,7 @@ class _Solve:
     def __init__(self, problem: ConvexProblem, config: SolveConfig, sweeps: Sweeps) -> None:
         self.problem, self.config, self.sweeps = problem, config, sweeps
         self.history: list[Record] = []
+        self.last = Certificate(0.0, math.inf, 0.0)  # of the last check, whether or not it was the best
         self.best = Best(problem, sweeps.state.u, config)
         self.next_check = config.check_every
         self._seen = 0, math.inf  # sweep and shortfall of the last check
@@ -80,6 +82,7 @@ class _Solve:
         point = sweeps.v
         proven = certify(self.problem, sweeps.lasso_weight, point, sweeps.duals, sweeps.state.fit)
         finite = math.isfinite(proven.upper_bound) and math.isfinite(proven.lower_bound)
+        self.last = proven
         enough = finite and (self.best.offer(point, proven) or self._offer_inside(point, proven))
         self._record(proven.upper_bound, primal, dual)
         if not finite:
@@ -88,7 +91,7 @@ class _Solve:
             return Status.CONVERGED
         if sweeps.is_noisy:
             sweeps.refine()
-        self._plan_check(proven)
+        self._plan_check()
         return Status.OUT_OF_SWEEPS if sweeps.done >= self.config.max_sweeps else None
 
     def _offer_inside(self, point: Array, proven: Certificate) -> bool:
@@ -108,10 +111,10 @@ class _Solve:
                 return True
         return False
 
-    def _plan_check(self, proven: Certificate) -> None:
+    def _plan_check(self) -> None:
         """Look again when the tolerance should be reached, `check_every` sweeps from now at the latest."""
         done, (sweep, before) = self.sweeps.done, self._seen
-        shortfall = self.best.shortfall(replace(proven, lower_bound=self.best.certificate.lower_bound))
+        shortfall = self.best.shortfall(replace(self.last, lower_bound=self.best.certificate.lower_bound))
         self.next_check = done + sweeps_until(shortfall, before, done - sweep, self.config.check_every)
         self._seen = done, shortfall
 
@@ -134,11 +137,30 @@ class _Solve:
             )
         )
 
-    def balance(self, primal: float, dual: float) -> None:
-        """Let the penalty follow the residuals, unless it is fixed."""
-        if self.config.penalty is None:
-            sweeps, ratio = self.sweeps, PRIMAL_EMPHASIS * primal / max(dual, 1e-300)
-            sweeps.follow(balanced_penalty(sweeps.penalty, ratio, sweeps.lasso_weight))
+    def balance(self, primal: float, dual: float, *, checked: bool) -> None:
+        """Let the penalty follow the residuals, and after a check what the certificate lacks, unless it is fixed.
+
+        A bound can lag far behind its residual, or be ahead of it, but where it does not move at all the residuals
+        keep the penalty from running away.
+        """
+        if self.config.penalty is not None:
+            return
+        ratio = PRIMAL_EMPHASIS * primal / max(dual, 1e-300)
+        outside, gap = self.errors() if checked else (0.0, 0.0)
+        if outside > 0.0 and gap > 0.0:
+            ratio = min(max(outside / gap, ratio / FREEDOM), ratio * FREEDOM)
+        sweeps = self.sweeps
+        sweeps.follow(balanced_penalty(sweeps.penalty, ratio, sweeps.lasso_weight))
+
+    def errors(self) -> tuple[float, float]:
+        """How far the last check was from its two tolerances: outside the cones, and in the gap."""
+        proven, config = self.last, self.config
+        scale = max(1.0, abs(proven.upper_bound))
+        priced = proven.upper_bound + proven.violation_price
+        gap = abs(priced - self.best.certificate.lower_bound) / scale
+        price = 2.0 * proven.violation_price / scale  # half of the gap is its share
+        outside = max(price / config.tolerance, proven.cone_violation / config.max_cone_violation)
+        return outside, gap / config.tolerance
 
     def outcome(self, status: Status) -> Outcome:
         """Gather the result as it stands."""
@@ -199,13 +221,14 @@ def solve(
         if not is_due and done != next_balance:
             continue
         primal, dual = sweeps.residuals()
-        if is_due:
+        is_check = is_due or done > FIRST_BALANCE
+        if is_check:
             status = run.check(primal, dual) or end
             if progress:
                 progress(done, config.max_sweeps, "sweeps")
         if status is None and done == next_balance:
             next_balance = balance_after(done)
-            run.balance(primal, dual)
+            run.balance(primal, dual, checked=done > FIRST_BALANCE)
     return run.outcome(status)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from coala_core.backend import to_numpy
 from coala_core.config import SolveConfig
+from coala_core.cvxnn import admm
 from coala_core.cvxnn.admm import (
     FIRST_BALANCE,
     balance_after,
@@ -15,16 +16,18 @@ from coala_core.cvxnn.admm import (
     solve,
     sweeps_until,
 )
+from coala_core.cvxnn.certificate import Certificate
 from coala_core.cvxnn.linear import DualDirect, PrimalDirect
 from coala_core.cvxnn.outcome import Status
 from coala_core.cvxnn.problem import convex_problem
+from coala_core.cvxnn.sweeps import Sweeps
 from tests.dense import optimum, zero_weight
 from tests.problems import random_problem
 
 TIGHT = SolveConfig(tolerance=1e-5, max_cone_violation=1e-5, max_sweeps=20_000)
 
 
-def test_penalty_follows_the_residuals_within_limits():
+def test_penalty_follows_the_errors_within_limits():
     assert balanced_penalty(1.0, 2.0, 1.0) == 1.0  # sqrt(2) < 1.5: near enough
     assert balanced_penalty(1.0, 16.0, 1.0) == pytest.approx(4.0)  # sqrt(16)
     assert balanced_penalty(1.0, 1 / 16.0, 1.0) == pytest.approx(0.25)
@@ -39,6 +42,24 @@ def test_looks_at_the_penalty_become_rarer():
         sweeps.append(balance_after(sweeps[-1]))
     # ceil((1.3 * 10 + 15) / 25) = 2, ceil((65 + 15) / 25) = 4, ceil(145 / 25) = 6, ceil(210 / 25) = 9, ...
     assert sweeps == [10, 50, 100, 150, 225, 325, 450]
+
+
+@pytest.mark.parametrize(
+    ("violation", "price", "errors"),
+    [
+        # (10 + 0.1 - 9.5) / 10 = 0.06 of a tolerance of 0.01; price 2 * 0.1 / 10 = 0.02 of it; violation 4e-3 of 1e-3.
+        (4e-3, 0.1, (4.0, 6.0)),
+        (1e-3, 0.1, (2.0, 6.0)),
+        (0.0, 0.0, (0.0, 5.0)),
+    ],
+)
+def test_errors_of_a_check_in_units_of_the_tolerances_by_hand(violation, price, errors):
+    problem = convex_problem(*random_problem(60, 5, 4, 4))
+    config = SolveConfig(tolerance=1e-2, max_cone_violation=1e-3)
+    run = admm._Solve(problem, config, Sweeps(problem, 1.0, config, DualDirect(problem, 1.0)))
+    run.best.offer(run.best.point, Certificate(9.5, 20.0, 0.0))  # the best bound, of an earlier check
+    run.last = Certificate(9.0, 10.0, violation, price)
+    assert run.errors() == pytest.approx(errors)
 
 
 @pytest.mark.parametrize("back_end", [DualDirect, PrimalDirect])
@@ -163,9 +184,9 @@ def test_the_next_check_is_when_the_tolerance_should_be_reached(shortfall, befor
 
 def test_checks_come_closer_towards_the_end_and_are_never_farther_apart_than_asked():
     problem = convex_problem(*random_problem(80, 6, 4, 2))
-    found = solve(problem, 1.0, SolveConfig(tolerance=1e-6, max_cone_violation=1e-6, check_every=200, penalty=5.0))
+    found = solve(problem, 1.0, SolveConfig(tolerance=1e-6, max_cone_violation=1e-6, check_every=50, penalty=5.0))
     apart = np.diff([0, *(record.sweep for record in found.history)])
     assert found.status is Status.CONVERGED
-    assert apart[0] == 200
-    assert 5 <= min(apart) < 200
-    assert max(apart) <= 200
+    assert apart[0] == 50
+    assert 5 <= min(apart) < 50
+    assert max(apart) <= 50
