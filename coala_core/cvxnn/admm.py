@@ -29,7 +29,7 @@ from coala_core.progress import Progress
 FIRST_BALANCE = 10  # sweep of the first look at the penalty, which is at the residuals alone
 BALANCE_EVERY = 25  # sweeps, of which the later looks are at multiples, ever rarer; each is at a check
 PRIMAL_EMPHASIS = 4.0  # cone violation lags behind its residual
-FREEDOM = 25.0  # of the ratio of errors from that of the residuals
+FREEDOM = 4.0  # of the ratio of errors from that of the residuals
 SMALLEST_CHANGE, LARGEST_CHANGE = 1.5, 10.0  # factors of one penalty change: below is not worth a factorisation
 PENALTY_RANGE = (1e-4, 1e4)  # of rho / beta
 REACH = 5.0  # times the violation that is allowed, from which a point is moved inside
