@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from coala_core.backend import asarray
+
 
 def random_features(n, d, seed):
     """Raw features (n, d) of uneven scale, labels from two hidden ReLU neurons; both classes occur."""
@@ -20,3 +22,10 @@ def random_problem(n, d, gates, seed):
     z = (x - x.mean(0)) / (x.std(0) + 1e-12)
     z[:, -1] = 1.0
     return z, y, np.random.default_rng(seed + 1).standard_normal((d, gates))
+
+
+def on_device(problem, xp):
+    """The same convex program with its arrays in another namespace."""
+    names = "features", "labels", "patterns", "spectrum", "axes"
+    parts = {name: asarray(getattr(problem, name), xp) for name in names}
+    return type(problem)(**parts, paired=problem.paired)

@@ -32,7 +32,7 @@ PRIMAL_EMPHASIS = 4.0  # cone violation lags behind its residual
 FREEDOM = 4.0  # of the ratio of errors from that of the residuals
 SMALLEST_CHANGE, LARGEST_CHANGE = 1.5, 10.0  # factors of one penalty change: below is not worth a factorisation
 PENALTY_RANGE = (1e-4, 1e4)  # of rho / beta
-REACH = 5.0  # times the violation that is allowed, from which a point is moved inside
+REACH = 5.0  # times the violation that is allowed, up to which a point is moved inside
 MOVES = 3  # at most, since a move of some rows may push others out
 FEWEST_BETWEEN = 5  # sweeps from one check to the next: a check costs about as much
 

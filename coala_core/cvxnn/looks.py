@@ -125,8 +125,9 @@ class Pull:
             self.residuals.append(problem.labels - fit)
         self._cones = xp.zeros((d, problem.halves * gates))  # G'mu
         self._fits = xp.zeros((d, len(self.residuals) * gates))  # F~'r of each
+        columns = columns_of(point)
         for block in problem.blocks():
-            self._take_in(block, columns_of(point))
+            self._take_in(block, columns)
 
     def of(self, which: int) -> Array:
         """F'r + G'mu for one of the residuals, (halves, d, P)."""

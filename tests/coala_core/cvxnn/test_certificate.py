@@ -17,7 +17,7 @@ from coala_core.cvxnn.gated import GatedProblem
 from coala_core.cvxnn.looks import STIFFNESS, Duals
 from coala_core.cvxnn.problem import ConvexProblem, convex_problem
 from tests.dense import dense_pair, optimum, rows_of, stack_columns
-from tests.problems import random_problem
+from tests.problems import on_device, random_problem
 
 WEIGHT = 2.0
 X, Y, H = random_problem(25, 4, 3, 5)
@@ -115,10 +115,9 @@ def test_passes_agree_with_explicit_matrices(xp, monkeypatch, kind, paired, bloc
     point, candidate = rng.standard_normal((2, problem.halves, *problem.shape[1:]))
     point[0, :, 1] = 0.0  # columns that are dropped are not looked at
     duals, fit = random_duals(problem, rng, 1.0), problem.apply_f(candidate)
-    parts = {name: getattr(problem, name) for name in ("features", "labels", "patterns", "spectrum", "axes")}
-    on_device = kind(**{name: asarray(part, xp) for name, part in parts.items()}, paired=paired)
+    moved = on_device(problem, xp)
     there = asarray(point, xp), Duals(asarray(duals.s_nu, xp), duals.scale)
-    found = certify(on_device, WEIGHT, *there, asarray(fit, xp))
+    found = certify(moved, WEIGHT, *there, asarray(fit, xp))
 
     u, mu, y = stack_columns(point), stack_columns(multipliers(problem, duals)), problem.labels
     norms = np.linalg.norm(u.reshape(-1, 4), axis=1).sum()
@@ -132,9 +131,9 @@ def test_passes_agree_with_explicit_matrices(xp, monkeypatch, kind, paired, bloc
     assert found.lower_bound == pytest.approx(max(0.0, *bounds), rel=1e-6)
     assert found.cone_violation == pytest.approx(outside.max(initial=0.0) / max(np.abs(g @ u).max(initial=0.0), 1e-300))
     assert found.violation_price == pytest.approx(mu @ outside)
-    alone = certify(on_device, WEIGHT, *there)
+    alone = certify(moved, WEIGHT, *there)
     assert alone.lower_bound == pytest.approx(max(0.0, bounds[0]), rel=1e-6)
-    assert measure(on_device, WEIGHT, *there) == replace(found, lower_bound=0.0) == replace(alone, lower_bound=0.0)
+    assert measure(moved, WEIGHT, *there) == replace(found, lower_bound=0.0) == replace(alone, lower_bound=0.0)
 
 
 def test_a_float32_state_is_certified_in_float64():

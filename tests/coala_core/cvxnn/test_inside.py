@@ -11,9 +11,9 @@ from coala_core.cvxnn import admm, inside
 from coala_core.cvxnn.admm import solve
 from coala_core.cvxnn.inside import AIM, DAMPING, moved_inside
 from coala_core.cvxnn.outcome import Status
-from coala_core.cvxnn.problem import ConvexProblem, convex_problem
+from coala_core.cvxnn.problem import convex_problem
 from tests.dense import optimum
-from tests.problems import random_problem
+from tests.problems import on_device, random_problem
 
 X, Y, H = random_problem(60, 5, 3, 1)
 
@@ -32,11 +32,6 @@ def almost_inside(problem, rows=2):
     chosen = np.argsort(g @ point[0, :, 0])[:rows]
     point[0, :, 0] += np.linalg.pinv(g[chosen]) @ (-limit - g[chosen] @ point[0, :, 0])
     return point
-
-
-def on_device(problem, xp):
-    parts = {name: asarray(getattr(problem, name), xp) for name in ("features", "labels", "patterns", "spectrum")}
-    return ConvexProblem(**parts, axes=asarray(problem.axes, xp), paired=problem.paired)
 
 
 @pytest.mark.parametrize("paired", [False, True])

@@ -9,7 +9,7 @@ from coala_core.cvxnn import looks
 from coala_core.cvxnn.gated import GatedProblem
 from coala_core.cvxnn.looks import Duals, Look, Pull
 from coala_core.cvxnn.problem import ConvexProblem, column_norms, convex_problem
-from tests.problems import random_problem
+from tests.problems import on_device, random_problem
 
 WEIGHT = 1.3
 KINDS = [(ConvexProblem, False), (ConvexProblem, True), (GatedProblem, False), (GatedProblem, True)]
@@ -22,11 +22,6 @@ def make(kind, paired):
     point = rng.standard_normal((problem.halves, 4, 3))
     point[0, :, 1] = 0.0
     return problem, point, Duals(rng.standard_normal((problem.cone_rows, problem.halves * 3)), 0.2)
-
-
-def on_device(problem, xp):
-    parts = {name: asarray(getattr(problem, name), xp) for name in ("features", "labels", "patterns", "spectrum")}
-    return type(problem)(**parts, axes=asarray(problem.axes, xp), paired=problem.paired)
 
 
 @pytest.mark.parametrize(("kind", "paired"), KINDS)

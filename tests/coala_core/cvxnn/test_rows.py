@@ -10,7 +10,7 @@ from coala_core.cvxnn.gated import GatedProblem
 from coala_core.cvxnn.problem import ConvexProblem, convex_problem
 from coala_core.cvxnn.rows import RowPass
 from tests.dense import dense_g, dense_pair, rows_of, stack_columns, unstack_columns
-from tests.problems import random_problem
+from tests.problems import on_device, random_problem
 
 TAU2, RELAXATION, PENALTY = 0.3, 1.6, 0.7
 ROWS, AXES, GATES = 46, 5, 3
@@ -23,8 +23,7 @@ def make(xp, kind, paired, rows=ROWS):
     x, y, h = random_problem(rows, AXES, GATES, 4)
     y = np.random.default_rng(0).standard_normal(rows // 2) if paired else y
     on_host = convex_problem(x, y, h, paired=paired, kind=kind)
-    parts = {name: getattr(on_host, name) for name in ("features", "labels", "patterns", "spectrum", "axes")}
-    return kind(**{name: asarray(part, xp) for name, part in parts.items()}, paired=paired), on_host
+    return on_device(on_host, xp), on_host
 
 
 def random_state(problem, seed=1):
