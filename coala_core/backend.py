@@ -2,6 +2,7 @@
 
 Mathematics asks an array for its library with `namespace_of` and never imports CuPy, so
 the same lines run on the CPU and on a GPU, and a machine without CuPy can import everything.
+Large products on the CPU can be given to PyTorch, on the memory of NumPy's arrays (decision record 0009).
 """
 
 from __future__ import annotations
@@ -92,6 +93,38 @@ def to_numpy(array: Any) -> Array:
     return np.asarray(array) if xp is np else np.asarray(xp.asnumpy(array))
 
 
+def tall_matmul(a: Array, b: Array, out: Array | None = None) -> Array:
+    """Multiply NumPy arrays by PyTorch's product, which is the faster one for a tall matrix and few columns.
+
+    Parameters
+    ----------
+    a : (k, m) float32 or float64
+        Writable, as `b` and `out`, whose memory PyTorch shares.
+    b : (m, c) or (m,)
+        Of the same type.
+    out : (k, c) or (k,), optional
+        Where to put the product.
+
+    Returns
+    -------
+    (k, c) or (k,)
+        In the memory of `out` if that was given.
+    """
+    import torch  # takes a second, which few uses of this module need
+
+    left, right = torch.from_numpy(a), torch.from_numpy(b)
+    target = None if out is None else torch.from_numpy(out)
+    product: Array = torch.matmul(left, right, out=target).numpy()
+    return product
+
+
+def tall_matmul_threads() -> int:
+    """Return the number of threads of `tall_matmul`."""
+    import torch
+
+    return torch.get_num_threads()
+
+
 def inverse(matrix: Array) -> Array:
     """Invert a symmetric positive definite matrix in its own precision; `matrix` may be overwritten.
 
@@ -158,8 +191,14 @@ def threads_for(operations: int) -> Iterator[None]:
     if operations >= SMALL_PRODUCT:
         yield
         return
-    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+    with blas_threads(1):
         yield
+
+
+def blas_threads(count: int) -> contextlib.AbstractContextManager[Any]:
+    """Run NumPy's and SciPy's linear algebra on so many threads for a while."""
+    limiter: contextlib.AbstractContextManager[Any] = threadpoolctl.threadpool_limits(limits=count, user_api="blas")
+    return limiter
 
 
 def free_memory(xp: ModuleType) -> None:

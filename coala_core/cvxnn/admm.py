@@ -210,10 +210,15 @@ def solve(
         The best point that a check has seen; one more check is made where the solve ends between two. Running out
         of sweeps or time is a status, not an exception.
     """
-    halt = halt or Halt(config.max_seconds)
-    sweeps = Sweeps(problem, lasso_weight, config, back_end or back_end_for(problem, config), warm_start)
-    run = _Solve(problem, config, sweeps)
-    next_balance, status = FIRST_BALANCE, None
+    halt, back_end = halt or Halt(config.max_seconds), back_end or back_end_for(problem, config)
+    with problem.products.sweeping():
+        run = _Solve(problem, config, Sweeps(problem, lasso_weight, config, back_end, warm_start))
+        return run.outcome(_sweep_until_done(run, config, halt, progress))
+
+
+def _sweep_until_done(run: _Solve, config: SolveConfig, halt: Halt, progress: Progress | None) -> Status:
+    """Sweep, and look at the certificate and at the penalty when they are due, until a status ends it."""
+    sweeps, next_balance, status = run.sweeps, FIRST_BALANCE, None
     while status is None:
         sweeps.sweep()
         end, done = halt.status(), sweeps.done
@@ -229,7 +234,7 @@ def solve(
         if status is None and done == next_balance:
             next_balance = balance_after(done)
             run.balance(primal, dual, checked=done > FIRST_BALANCE)
-    return run.outcome(status)
+    return status
 
 
 def back_end_for(problem: ConvexProblem, config: SolveConfig) -> BackEnd:

@@ -51,7 +51,7 @@ class DualDirect:
         dtype = self.inverse.dtype
         quick = self.problem.single if dtype == np.float32 else self.problem
         z = residual / self.metric  # (d, P)
-        r = self.inverse @ quick.predict(z.astype(dtype, copy=False))  # (m,)
+        r = quick.products.symmetric(self.inverse, quick.predict(z.astype(dtype, copy=False)))  # (m,)
         result: Array = z - (2.0 / self.penalty) * quick.predict_adjoint(r) / self.metric
         return result
 
@@ -72,7 +72,7 @@ class PrimalDirect:
     def __init__(self, problem: ConvexProblem, cone_scale_squared: float) -> None:
         xp = namespace_of(problem.features)
         _, d, gates = problem.shape
-        self.metric = cone_metric(problem, cone_scale_squared)
+        self.metric, self.products = cone_metric(problem, cone_scale_squared), problem.products
         self.gram = xp.empty((gates * d, gates * d))  # F~'F~, gate by gate
         for i in range(gates):
             self._fill_row(problem, i)
@@ -98,8 +98,8 @@ class PrimalDirect:
     def apply(self, residual: Array) -> Array:
         """Return A^-1 residual, (d, P), to the precision of the inverse."""
         stacked = residual.T.reshape(-1).astype(self.inverse.dtype, copy=False)  # (dP,), gate by gate
-        result: Array = (self.inverse @ stacked).reshape(residual.T.shape).T.astype(residual.dtype)
-        return result
+        step = self.products.symmetric(self.inverse, stacked).reshape(residual.T.shape).T  # (d, P)
+        return step.astype(residual.dtype)
 
     def observe(self, fitted: Array) -> None:
         """Nothing to learn from a sweep."""

@@ -68,7 +68,7 @@ def _faults(problem: ConvexProblem, columns: Array, most: float) -> tuple[float,
     for block in problem.blocks():
         for rows, _ in block.slabs:
             x, signs = problem.slab(rows, np.float64)
-            inside = signs * (x @ columns)
+            inside = signs * problem.products.times(x, columns)
             largest = max(largest, float(xp.abs(inside).max()))
             row, column = xp.nonzero(inside < -most * largest)  # too many as yet: the largest is to come
             kept.append((signs[row, column][:, None] * x[row], inside[row, column], column))

@@ -67,8 +67,9 @@ class Switching:
             return
         self.poor = self.poor + 1 if self.pcg.quality() < POOR else 0
         if self.poor == PATIENCE:
-            self.current = self.other()
-            self.current.refactor(self.penalty)
+            with self.pcg.problem.products.factorising():
+                self.current = self.other()
+                self.current.refactor(self.penalty)
 
 
 def choose_back_end(

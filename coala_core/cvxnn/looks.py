@@ -67,7 +67,7 @@ class Look:
         shares = namespace_of(targets).zeros((len(targets), len(self._alive)))  # A
         for rows, sign in block.slabs:
             x, signs = self.problem.slab(rows, np.float64)
-            product = x @ columns
+            product = self.problem.products.times(x, columns)
             inside = self._living(signs) * product
             if len(self.duals.s_nu):
                 self._measure(inside, self._living(self.duals.at(rows)))
@@ -140,7 +140,8 @@ class Pull:
         """Add a block of rows."""
         parts = [(*self.problem.slab(rows, np.float64), rows, sign) for rows, sign in block.slabs]
         for x, signs, _, sign in parts:
-            self.residuals[0][block.targets] -= sign * self.problem.fit_of(x @ columns, signs)
+            product = self.problem.products.times(x, columns)
+            self.residuals[0][block.targets] -= sign * self.problem.fit_of(product, signs)
         for x, signs, rows, sign in parts:
             self._add(x, signs, rows, [sign * residual[block.targets] for residual in self.residuals])
 
@@ -154,7 +155,7 @@ class Pull:
             xp.multiply(active, residual[:, None], out=right[:, first : first + gates])
         if has_cones:
             xp.multiply(signs, self.duals.at(rows), out=right[:, width:])
-        pulls = x.T @ right
+        pulls = self.problem.products.back(x, right)
         self._fits += pulls[:, :width]
         if has_cones:
             self._cones += pulls[:, width:]

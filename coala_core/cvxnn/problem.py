@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from coala_core.backend import Array, asarray, namespace_of
+from coala_core.cvxnn.products import Products
 from coala_core.scratch import Scratch
 
 BLOCK_BYTES = 16 * 1024**2  # of X that one step of a pass over the rows reads
@@ -133,6 +134,12 @@ class ConvexProblem:
         width = int(np.dtype(dtype).itemsize) * max(1, int(self.features.shape[1]))
         return max(1, BLOCK_BYTES // width)
 
+    @cached_property
+    def products(self) -> Products:
+        """How X is multiplied, block by block."""
+        n, d, gates = self.shape
+        return Products(2 * n * d * self.halves * gates, namespace_of(self.spectrum))
+
     def difference(self, z: Array) -> Array:
         """Delta z: the first half of the rows of z (n, ...) minus the second if paired, else z itself."""
         return difference(z) if self.paired else z
@@ -146,7 +153,7 @@ class ConvexProblem:
             for rows, sign in block.slabs:
                 x, patterns = self._rows(rows, b.dtype)
                 # A product sums short rows faster than `sum` does.
-                fit[block.targets] += sign * ((patterns * (x @ b)) @ ones)
+                fit[block.targets] += sign * ((patterns * self.products.times(x, b)) @ ones)
         return fit
 
     def predict_adjoint(self, r: Array) -> Array:
@@ -156,7 +163,7 @@ class ConvexProblem:
         for block in self.blocks(r.dtype):
             for rows, sign in block.slabs:
                 x, patterns = self._rows(rows, r.dtype)
-                result += x.T @ (patterns * (sign * r[block.targets])[:, None])
+                result += self.products.back(x, patterns * (sign * r[block.targets])[:, None])
         return result
 
     def _rows(self, rows: slice, dtype: DTypeLike) -> tuple[Array, Array]:
@@ -169,7 +176,7 @@ class ConvexProblem:
         fit: Array = namespace_of(u).zeros(block.targets.stop - block.targets.start)
         for rows, sign in block.slabs:
             x, signs = self.slab(rows, np.float64)
-            fit += sign * self.fit_of(x @ columns, signs)
+            fit += sign * self.fit_of(self.products.times(x, columns), signs)
         return fit
 
     def fit_of(self, product: Array, signs: Array) -> Array:

@@ -89,7 +89,7 @@ class RowPass:
             for block in self.problem.blocks(self.dtype):
                 for rows, _ in block.slabs:
                     x, signs = self.problem.slab(rows, self.dtype)
-                    pull += x.T @ (signs * part(rows))
+                    pull += self.problem.products.back(x, signs * part(rows))
         return halves_of(pull, self.problem.halves)
 
     def _fit(self, block: Block, columns: Array, s_nu: Array) -> Array:
@@ -97,7 +97,7 @@ class RowPass:
         fit: Array = self._zeros(block.targets.stop - block.targets.start, self.dtype)
         for rows, sign in block.slabs:
             x, signs = self.problem.slab(rows, self.dtype)
-            product = self._xp.matmul(x, columns, out=self._buffers[0][: len(x)])
+            product = self.problem.products.times(x, columns, out=self._buffers[0][: len(x)])
             fit += sign * (product @ self._relaxed_shares)
             z = s_nu[rows] if len(s_nu) else None
             move(product, signs, z, self.relaxation, self._buffers[1][: len(x)])
@@ -112,7 +112,7 @@ class RowPass:
         for rows, sign in block.slabs:
             x, signs = self.problem.slab(rows, self.dtype)
             z = s_nu[rows] if len(s_nu) else None
-            pull += x.T @ take_back(z, signs, sign * residual, shares, self.tau2, out, work)
+            pull += self.problem.products.back(x, take_back(z, signs, sign * residual, shares, self.tau2, out, work))
 
     def _narrow(self, columns: Array) -> Array:
         """Columns in the precision of the products, contiguous."""

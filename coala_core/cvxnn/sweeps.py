@@ -167,7 +167,8 @@ class Sweeps:
 
     def _refactor(self) -> None:
         """Prepare the back end for the penalty; the gated program has half the coupling."""
-        self.back_end.refactor(self.penalty * (2.0 / self.problem.halves))
+        with self.problem.products.factorising():
+            self.back_end.refactor(self.penalty * (2.0 / self.problem.halves))
         self.accelerator.restart()
         self._pull = None
         self.refactorisations += 1

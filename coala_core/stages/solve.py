@@ -25,7 +25,7 @@ from coala_core.stages.inputs import pairs_of, setting
 from coala_core.storage import Artifact, Store, Workspace
 
 STAGE = "solve"
-REVISION = 6
+REVISION = 7
 
 logger = logging.getLogger("coala.stages")
 

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from coala_core.backend import Array
+from coala_core.cvxnn.products import Products
 
 REPEATS = 7
 SQUARE = 2_048
@@ -33,7 +34,8 @@ def measure_limits(features: Array, gates: int, dtypes: tuple[str, ...], xp: Mod
     Returns
     -------
     dict
-        Per precision: products_s, copy_gb_per_s (read and write), matmul_gflop_per_s, roofline_s, which is the larger
+        Per precision: products_s (by the library that the solver takes for this size of problem), copy_gb_per_s (read
+        and write), matmul_gflop_per_s, roofline_s, which is the larger
         of the bytes of X over the copy's rate and 8 n d P over the product's.
     """
     found = {}
@@ -49,13 +51,14 @@ def _limits_of(x: Array, gates: int, xp: ModuleType) -> dict[str, float]:
     """Measure at one precision."""
     n, d = x.shape
     u, s = xp.full((d, 2 * gates), 0.5, dtype=x.dtype), xp.full((n, 2 * gates), 0.5, dtype=x.dtype)
-    forward, backward = xp.empty_like(s), xp.empty_like(u)
+    forward, ways = xp.empty_like(s), Products(4 * n * d * gates, xp)
 
     def products() -> None:
-        xp.matmul(x, u, out=forward)
-        xp.matmul(x.T, s, out=backward)
+        ways.times(x, u, out=forward)
+        ways.back(x, s)
 
-    products_s = _best(products, xp)
+    with ways.sweeping():
+        products_s = _best(products, xp)
     target = xp.empty_like(x)
     copy_s = _best(lambda: xp.copyto(target, x), xp)
     square = xp.full((SQUARE, SQUARE), 0.5, dtype=x.dtype)
