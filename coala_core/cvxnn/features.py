@@ -10,7 +10,7 @@ import numpy as np
 
 from coala_core.backend import Array, namespace_of, to_numpy
 
-BLOCK_BYTES = 32 * 1024**2  # of features that are looked at together
+BLOCK_BYTES = 8 * 1024**2  # of features that are looked at together: more of them leave the nearest cache
 SMALLEST_SPREAD = 1e-30  # of a column that counts; one over less would overflow the head's float32
 
 

@@ -149,7 +149,8 @@ PEAK = """
 import sys, pathlib
 import numpy as np
 from coala_core.config import SolveConfig
-from coala_core.cvxnn import fit_head
+from coala_core.cvxnn import fit_head, products
+products.LARGE = 0  # PyTorch takes its room at both sizes
 folder, rows = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 rng, peak = np.random.default_rng(0), [0]
 x = np.lib.format.open_memmap(folder / f"{rows}.npy", mode="w+", dtype=np.float32, shape=(rows, 200))
