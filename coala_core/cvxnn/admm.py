@@ -96,11 +96,10 @@ class _Solve:
 
     def _offer_inside(self, point: Array, proven: Certificate) -> bool:
         """Move a point inside that only its violation keeps from being good enough; tell whether that was enough."""
-        config, sweeps = self.config, self.sweeps
-        most, lower = config.max_cone_violation, self.best.certificate.lower_bound
+        most, sweeps = self.config.max_cone_violation, self.sweeps
         for _ in range(MOVES):
             is_near = proven.cone_violation <= REACH * most
-            if not is_near or self.best.gap_shortfall(replace(proven, lower_bound=lower)) > 1.0:
+            if not is_near or self.best.gap_shortfall(self._with_best_bound(proven)) > 1.0:
                 return False
             moved = moved_inside(self.problem, point, most)
             if moved is None:
@@ -114,7 +113,7 @@ class _Solve:
     def _plan_check(self) -> None:
         """Look again when the tolerance should be reached, `check_every` sweeps from now at the latest."""
         done, (sweep, before) = self.sweeps.done, self._seen
-        shortfall = self.best.shortfall(replace(self.last, lower_bound=self.best.certificate.lower_bound))
+        shortfall = self.best.shortfall(self._with_best_bound(self.last))
         self.next_check = done + sweeps_until(shortfall, before, done - sweep, self.config.check_every)
         self._seen = done, shortfall
 
@@ -154,13 +153,14 @@ class _Solve:
 
     def errors(self) -> tuple[float, float]:
         """How far the last check was from its two tolerances: outside the cones, and in the gap."""
-        proven, config = self.last, self.config
-        scale = max(1.0, abs(proven.upper_bound))
-        priced = proven.upper_bound + proven.violation_price
-        gap = abs(priced - self.best.certificate.lower_bound) / scale
-        price = 2.0 * proven.violation_price / scale  # half of the gap is its share
+        proven, config = self._with_best_bound(self.last), self.config
+        price = 2.0 * proven.relative_price  # half of the gap is its share
         outside = max(price / config.tolerance, proven.cone_violation / config.max_cone_violation)
-        return outside, gap / config.tolerance
+        return outside, abs(proven.priced_gap) / config.tolerance
+
+    def _with_best_bound(self, proven: Certificate) -> Certificate:
+        """Give a point the best lower bound of all checks."""
+        return replace(proven, lower_bound=self.best.certificate.lower_bound)
 
     def outcome(self, status: Status) -> Outcome:
         """Gather the result as it stands."""

@@ -34,9 +34,14 @@ class Certificate:
     """mu'max(-G u, 0): what the violation is worth in the objective, to first order."""
 
     @property
+    def relative_price(self) -> float:
+        """Price of the violation, relative as the gap is."""
+        return self.violation_price / max(1.0, abs(self.upper_bound))
+
+    @property
     def priced_gap(self) -> float:
         """Relative gap with the price of the violation added to the upper bound."""
-        return self.gap + self.violation_price / max(1.0, abs(self.upper_bound))
+        return self.gap + self.relative_price
 
     @property
     def gap(self) -> float:
