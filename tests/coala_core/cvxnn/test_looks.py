@@ -37,7 +37,7 @@ def test_stretched_columns_are_pulled_along_themselves_by_the_weight(xp, monkeyp
     alive = to_numpy(column_norms(point)) > 0.0
     assert_allclose(along[alive], WEIGHT * to_numpy(column_norms(point))[alive], rtol=1e-6)
     # Directions are those of the point, and what is zero stays zero.
-    unit = [to_numpy(u / np.maximum(to_numpy(column_norms(u))[:, None, :], 1e-300)) for u in (point, stretched)]
+    unit = [to_numpy(u / xp.maximum(column_norms(u)[:, None, :], 1e-300)) for u in (point, stretched)]
     assert_allclose(np.abs((unit[0] * unit[1]).sum(axis=1)), alive.astype(float), atol=1e-12)
 
 
