@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CUDA_VENV := .venv-cuda
 STORE ?= data/store
 
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -10,7 +11,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-service test-gpu test-all lint format bench-pipeline bench-embed bench-solver bench-data services services-down lint-docker lock audit clean
+.PHONY: help install demo test test-slow test-service test-cuda test-gpu test-all lint format bench-pipeline bench-embed bench-solver bench-data services services-down lint-docker lock audit clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -37,6 +38,14 @@ test-slow: install ## Run the slow tests, those of services left out.
 
 test-service: install ## Run the tests that start PostgreSQL, Prefect, MLflow, a worker or Chromium, and kill them.
 	$(BIN)/python -m pytest -m service
+
+test-cuda: install $(CUDA_VENV)/installed ## Compile the CUDA kernels with the real CuPy, and hold the tests' imitation of it against it; needs no device.
+	$(BIN)/python -m pytest -m slow tests/cuda
+
+$(CUDA_VENV)/installed: tests/cuda/requirements.txt constraints.txt
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r tests/cuda/requirements.txt
+	@touch $@
 
 test-gpu: install ## Run the tests that need a CUDA device and CuPy.
 	$(BIN)/python -m pytest -m gpu

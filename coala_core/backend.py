@@ -201,10 +201,18 @@ def blas_threads(count: int) -> contextlib.AbstractContextManager[Any]:
     return limiter
 
 
-def free_memory(xp: ModuleType) -> None:
-    """Give unused device memory of the library's pool back; NumPy has no pool."""
-    if xp is not np:
-        xp.get_default_memory_pool().free_all_blocks()
+@contextlib.contextmanager
+def freed_memory(name: str) -> Iterator[None]:
+    """Give a device's memory back after some work on the backend of that name; NumPy has no pool.
+
+    What the work returns stays; what only it had must be out of scope by then, in functions that have returned.
+    """
+    xp = resolve_backend(name)
+    try:
+        yield
+    finally:
+        if xp is not np:
+            xp.get_default_memory_pool().free_all_blocks()
 
 
 def available_memory(xp: ModuleType) -> int:

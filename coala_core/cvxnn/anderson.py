@@ -19,10 +19,10 @@ from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
+from numpy.typing import NDArray
 
-from coala_core.backend import Array, namespace_of, to_numpy
+from coala_core.backend import Array, namespace_of
 from coala_core.cvxnn.outcome import State
-from coala_core.cvxnn.problem import column_norms
 
 MEMORY = 12  # changes kept
 EVERY = 5  # sweeps from one extrapolation to the next
@@ -35,15 +35,6 @@ REGULARISATION = 1e-6  # ridge relative to the trace of dF'dF; less would amplif
 
 Allocate = Callable[[tuple[int, ...], np.dtype], Array]
 """Makes an uninitialised array of a shape and a type, where what is kept per row belongs."""
-
-
-def shrink_columns(z: Array, threshold: float) -> Array:
-    """Proximal map of threshold * ||.||_{2,1}: shorten every column of z (2, d, P), drop the short ones."""
-    xp = namespace_of(z)
-    norms = column_norms(z)  # (2, P)
-    factor = xp.where(norms > threshold, 1.0 - threshold / xp.maximum(norms, threshold), 0.0)
-    shrunk: Array = z * factor[:, None, :]
-    return shrunk
 
 
 class Accelerator:
@@ -75,7 +66,8 @@ class Accelerator:
 
     def restart(self) -> None:
         """Forget all sweeps, where the map changes."""
-        self._lengths: list[float] = []  # squared, of the last step before each extrapolation of this window
+        # Squared, of the last step before each extrapolation of this window; on a device they stay there till its end.
+        self._lengths: list[Array | float] = []
         self._shortest = math.inf  # of those of the window before
         self._drop_memory()
 
@@ -92,7 +84,7 @@ class Accelerator:
     def settle(self, state: State) -> bool:
         """Change the state in place where the next sweep should start elsewhere; tell whether it did."""
         changed = False
-        if self._extrapolated and not float(self._length) <= PATIENCE**2 * float(self._last):
+        if self._extrapolated and not bool(self._length <= PATIENCE**2 * self._last):
             _write(self._end(self._sweeps - 2), state)
             self._drop_memory()
             changed = True
@@ -110,10 +102,10 @@ class Accelerator:
 
     def _look_back(self) -> None:
         """Rest where extrapolations go round in a circle: over a whole window no step was shorter than before it."""
-        self._lengths.append(float(self._length))
+        self._lengths.append(self._length)
         if len(self._lengths) < WINDOW:
             return
-        shortest, self._lengths = min(self._lengths), []
+        shortest, self._lengths = min(map(float, self._lengths)), []
         self._rest_until = self._sweeps + REST if shortest >= self._shortest else 0
         self._shortest = shortest
 
@@ -150,19 +142,22 @@ class Accelerator:
     def _extrapolate(self, state: State) -> None:
         """Move the state from the end of the last sweep to where the memory expects the fixed point."""
         xp, known = namespace_of(state.u), min(self._sweeps - 1, MEMORY)
-        gram = to_numpy(self._gram[:known, :known]).astype(np.float64)
-        right = to_numpy(self._steps[:known] @ self._step).astype(np.float64)
-        ridge = REGULARISATION * float(np.trace(gram)) + 1e-300
-        gamma = np.linalg.solve(gram + ridge * np.eye(known), right)
-        # dG gamma, by what every end counts for in it.
-        shares = np.zeros(MEMORY + 1)
-        for sweep in range(self._sweeps - known, self._sweeps):
-            share = gamma[(sweep - 1) % MEMORY]
-            shares[sweep % (MEMORY + 1)] += share
-            shares[(sweep - 1) % (MEMORY + 1)] -= share
+        gram = self._gram[:known, :known]
+        ridge = REGULARISATION * xp.trace(gram) + 1e-300
+        right = (self._steps[:known] @ self._step).astype(np.float64)
+        gamma = xp.linalg.solve(gram + ridge * xp.eye(known), right)
+        shares = gamma @ xp.asarray(self._ends_of_changes(known))
         for part, ends in zip(state, self._ends, strict=True):
-            weights = xp.asarray(shares[: known + 1], dtype=part.dtype)
+            weights = shares.astype(part.dtype, copy=False)
             part -= (weights @ ends[: known + 1].reshape(known + 1, -1)).reshape(part.shape)
+
+    def _ends_of_changes(self, known: int) -> NDArray[np.float64]:
+        """Tell what every end counts for in every change of g, (known, known + 1): dG is this times the ends."""
+        counts = np.zeros((known, known + 1))
+        for sweep in range(self._sweeps - known, self._sweeps):
+            counts[(sweep - 1) % MEMORY, sweep % (MEMORY + 1)] = 1.0
+            counts[(sweep - 1) % MEMORY, (sweep - 1) % (MEMORY + 1)] = -1.0
+        return counts
 
 
 def _sample(rows: int, xp: ModuleType) -> Array | slice:

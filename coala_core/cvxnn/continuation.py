@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from coala_core.backend import Array, namespace_of
-from coala_core.cvxnn.anderson import shrink_columns
 from coala_core.cvxnn.outcome import WarmStart
+from coala_core.cvxnn.updates import shrink_columns
 
 LONGEST_STEP = 2.0  # of the last change in log weight
 _ROWS = 2**16  # of s + nu in one go: it may lie on disk

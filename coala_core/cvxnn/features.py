@@ -11,6 +11,7 @@ import numpy as np
 from coala_core.backend import Array, namespace_of, to_numpy
 
 BLOCK_BYTES = 8 * 1024**2  # of features that are looked at together: more of them leave the nearest cache
+DEVICE_BLOCK_BYTES = 512 * 1024**2  # the same on a device, where a block costs launches and room, and no cache is near
 SMALLEST_SPREAD = 1e-30  # of a column that counts; one over less would overflow the head's float32
 
 
@@ -115,8 +116,9 @@ def _check_finite(features: Array, caller: str) -> None:
 
 
 def row_blocks(features: Array) -> Iterator[slice]:
-    """Rows of features (n, d) in blocks of about `BLOCK_BYTES` as float64."""
-    step = max(1, BLOCK_BYTES // (8 * features.shape[1]))
+    """Rows of features (n, d) in blocks of about `BLOCK_BYTES` as float64, on a device `DEVICE_BLOCK_BYTES`."""
+    size = BLOCK_BYTES if namespace_of(features) is np else DEVICE_BLOCK_BYTES
+    step = max(1, size // (8 * features.shape[1]))
     for start in range(0, len(features), step):
         yield slice(start, min(start + step, len(features)))
 
@@ -137,9 +139,12 @@ class Standardiser:
 
     def apply(self, features: Array) -> Array:
         """Return prepared features (n, d + 1) float64 of raw features (n, d)."""
-        xp = namespace_of(features)
-        z = (features.astype(xp.float64) - self.mean) * self.inverse_scale
-        prepared: Array = xp.hstack([z, xp.ones((len(z), 1))])
+        xp, (n, d) = namespace_of(features), features.shape
+        prepared: Array = xp.empty((n, d + 1))
+        z = prepared[:, :-1]  # in place: copies of the features would take twice as long, and their room
+        xp.subtract(features, self.mean, out=z)
+        z *= self.inverse_scale
+        prepared[:, -1] = 1.0
         return prepared
 
     def fold(self, weights: Array) -> tuple[Array, Array]:

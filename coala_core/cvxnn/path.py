@@ -7,7 +7,7 @@ from pathlib import Path as FolderPath
 
 import numpy as np
 
-from coala_core.backend import Array, free_memory, resolve_backend, threads_for
+from coala_core.backend import Array, freed_memory, threads_for
 from coala_core.config import SolveConfig
 from coala_core.cvxnn.admm import solve
 from coala_core.cvxnn.continuation import Continuation
@@ -86,19 +86,34 @@ def fit_head(
             f"`fit_head(lasso_weight=...)` must be a finite number above 0, got {weight}; "
             "set `solve.lasso_weight`, or use `fit_path`, which finds the weights."
         )
-    with threads_for(_product_size(features, config)):
-        prepared = prepare(features, labels, config, gates, "fit_head", scratch)
-        check_warm_start(warm_start, prepared.problem)
-        outcome = solve(
-            prepared.problem,
-            weight,
-            config,
-            back_end=prepared.back_end,
-            warm_start=warm_start,
-            progress=progress,
-            halt=halt,
-        )
-        return _assemble(prepared, weight, outcome, keep_warm_start=outcome.status is not Status.NOT_FINITE)
+    with freed_memory(config.backend), threads_for(_product_size(features, config)):
+        return _fit(features, labels, config, gates, weight, warm_start, progress, halt, scratch)
+
+
+def _fit(
+    features: Array,
+    labels: Array,
+    config: SolveConfig,
+    gates: Array | None,
+    weight: float,
+    warm_start: WarmStart | None,
+    progress: Progress | None,
+    halt: Halt,
+    scratch: FolderPath | None,
+) -> Solution:
+    """Prepare, solve at one weight, and let go of everything but the solution."""
+    prepared = prepare(features, labels, config, gates, "fit_head", scratch)
+    check_warm_start(warm_start, prepared.problem)
+    outcome = solve(
+        prepared.problem,
+        weight,
+        config,
+        back_end=prepared.back_end,
+        warm_start=warm_start,
+        progress=progress,
+        halt=halt,
+    )
+    return _assemble(prepared, weight, outcome, keep_warm_start=outcome.status is not Status.NOT_FINITE)
 
 
 def fit_path(
@@ -142,15 +157,15 @@ def fit_path(
         As `fit_head`.
     """
     halt = Halt(config.max_seconds, stop)
-    with threads_for(_product_size(features, config)):
-        prepared = prepare(features, labels, config, None, "fit_path", scratch)
-        path = _follow(prepared, config, progress or silent, halt)
-    free_memory(resolve_backend(config.backend))
-    return path
+    with freed_memory(config.backend), threads_for(_product_size(features, config)):
+        return _follow(features, labels, config, progress or silent, halt, scratch)
 
 
-def _follow(prepared: Prepared, config: SolveConfig, progress: Progress, halt: Halt) -> Path:
-    """Solve for one weight after the other."""
+def _follow(
+    features: Array, labels: Array, config: SolveConfig, progress: Progress, halt: Halt, scratch: FolderPath | None
+) -> Path:
+    """Prepare, solve for one weight after the other, and let go of everything but the solutions."""
+    prepared = prepare(features, labels, config, None, "fit_path", scratch)
     zero_weight = zero_head_weight(prepared.problem)
     weights = _path_weights(config, zero_weight)
     solutions: list[Solution] = []

@@ -24,9 +24,10 @@ from collections import deque
 
 import numpy as np
 
-from coala_core.backend import Array, namespace_of, to_numpy
+from coala_core.backend import Array, device_kernel, namespace_of, to_numpy
 from coala_core.cvxnn.problem import ConvexProblem
 from coala_core.cvxnn.system import cone_metric, conjugate_gradients
+from coala_core.cvxnn.updates import preconditioned_step
 
 MEMORY = 0.98  # share of the largest curvature seen that is kept from sweep to sweep
 RESERVE = 1.02  # on top of it
@@ -36,6 +37,20 @@ WINDOW = 10  # sweeps over which the curvature is judged
 FORGETTING = 0.1  # share of the newest curvature in the running mean that gives mu
 MOST_MOMENTUM = 0.5  # share of the last step that is added to one: more does not go with the extrapolations
 ACCURACY = 0.2  # reduction of the residual where several steps are taken
+
+
+# Formulas of `_learn`, for a device.
+_LEARN = (
+    "T fitted, T own, T coupled, T strength, T largest, T scale, T mean",
+    "T new_largest, T new_scale, T new_mean, T heard_quotient",
+    "T most = fitted > largest ? fitted : largest;"
+    f"bool heard = fitted > (T){NOISE} * most;"
+    "T quotient = (own + strength * fitted) / max(own + strength * scale * coupled, (T)1e-300);"
+    "T ratio = heard ? fitted / max(coupled, (T)1e-300) : (T)0;"
+    f"T kept = (T){MEMORY} * scale; T needed = min(max((T){RESERVE} * ratio, (T){SMALLEST}), (T){LARGEST});"
+    f"T moved = mean + (T){FORGETTING} * (heard ? quotient - mean : (T)0);"
+    "new_largest = most; new_scale = max(kept, needed); new_mean = moved; heard_quotient = heard ? quotient : (T)1;",
+)
 
 
 class KroneckerPreconditioner:
@@ -53,6 +68,7 @@ class KroneckerPreconditioner:
         shares, self.rotation = xp.linalg.eigh(gate_overlaps(problem))  # (P,), (P, P)
         self.coupling = problem.spectrum[:, None] * xp.maximum(shares, 0.0)  # (d, P)
         self.metric, self.penalty, self.scale = metric, 1.0, xp.ones(())
+        self._no_step, self._exact = xp.zeros_like(self.coupling), xp.ones(())
 
     def refactor(self, penalty: float) -> None:
         """Follow the penalty."""
@@ -60,13 +76,17 @@ class KroneckerPreconditioner:
 
     def apply(self, residual: Array) -> Array:
         """Return M^-1 residual, (d, P)."""
-        return self.turn_back(self.solve(residual))
+        return self.turn_back(self.solve(residual, self._no_step, self._exact))
 
-    def solve(self, residual: Array) -> Array:
-        """Compute M^-1 residual, (d, P), in the eigenvectors of Q, where M is diagonal."""
-        diagonal = self.metric + (2.0 / self.penalty) * self.scale * self.coupling
-        rotated: Array = (residual @ self.rotation) / diagonal
-        return rotated
+    def solve(self, residual: Array, last_step: Array, quotient: Array) -> Array:
+        """Compute M^-1 residual and a share of the last step, (d, P), in the eigenvectors of Q.
+
+        The share follows from the curvature mu (); where the preconditioner is as good as exact it is none.
+        """
+        rotated, strength = residual @ self.rotation, 2.0 / self.penalty
+        return preconditioned_step(
+            rotated, self.metric, self.coupling, last_step, self.scale, quotient, strength, MOST_MOMENTUM
+        )
 
     def turn_back(self, rotated: Array) -> Array:
         """From the eigenvectors of Q, (d, P), to one column per gate."""
@@ -98,6 +118,42 @@ def gate_overlaps(problem: ConvexProblem) -> Array:
     return result
 
 
+def _learn(
+    fitted: Array, own: Array, coupled: Array, strength: float, largest: Array, scale: Array, mean: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Take in the curvature along one step; every array is () and stays where it is.
+
+    Parameters
+    ----------
+    fitted, own, coupled : ()
+        step'F~'F~ step, and the same with I (x) H and with Q (x) Lambda.
+    strength : float
+        2 / rho.
+    largest, scale, mean : ()
+        The largest `fitted` so far, c, and mu.
+
+    Returns
+    -------
+    tuple of ()
+        The three anew, and the quotient of this step, 1 where rounding is all that was heard.
+    """
+    xp = namespace_of(fitted)
+    if xp is not np:
+        kernel = device_kernel("coala_learn", *_LEARN)
+        learned: tuple[Array, Array, Array, Array] = kernel(
+            fitted, own, coupled, fitted.dtype.type(strength), largest, scale, mean
+        )
+        return learned
+    expected = own + strength * scale * coupled
+    largest = xp.fmax(largest, fitted)
+    heard = fitted > NOISE * largest
+    ratio = xp.where(heard, fitted / xp.maximum(coupled, 1e-300), 0.0)
+    scale = xp.maximum(MEMORY * scale, xp.clip(RESERVE * ratio, SMALLEST, LARGEST))
+    quotient = (own + strength * fitted) / xp.maximum(expected, 1e-300)
+    mean = mean + FORGETTING * xp.where(heard, quotient - mean, 0.0)
+    return largest, scale, mean, xp.where(heard, quotient, 1.0)
+
+
 class Pcg:
     """The Kronecker preconditioner: one step, or conjugate gradients, from a residual to a step.
 
@@ -116,7 +172,9 @@ class Pcg:
         self.accuracy, self.penalty, self.steps = accuracy, 1.0, 0
         self.quotients: deque[Array] = deque(maxlen=WINDOW)
         xp = namespace_of(problem.spectrum)
-        self._largest, self._mean_quotient = xp.zeros(()), xp.ones(())
+        self._largest = xp.zeros(())
+        self.mean_quotient = xp.ones(())
+        """mu, ()."""
         self.last_step = xp.zeros(problem.shape[1:])
         """In the eigenvectors of Q, (d, P)."""
 
@@ -132,17 +190,10 @@ class Pcg:
         """Return a step (d, P) that takes residual (d, P) away; `steps` then says how many products it took."""
         if self.accuracy is None:
             kron = self.preconditioner
-            self.last_step = kron.solve(residual) + self.momentum() * self.last_step
+            self.last_step = kron.solve(residual, self.last_step, self.mean_quotient)
             return kron.turn_back(self.last_step)
         step, self.steps = conjugate_gradients(residual, self._whole, self.preconditioner.apply, self.accuracy)
         return step
-
-    def momentum(self) -> Array:
-        """Share of the last step that is added to the next, (); none where the preconditioner is as good as exact."""
-        xp = namespace_of(self.last_step)
-        root = xp.sqrt(xp.clip(self._mean_quotient, 0.0, 1.0))
-        share: Array = xp.minimum((1.0 - root) / (1.0 + root), MOST_MOMENTUM)
-        return share
 
     def observe(self, fitted: Array) -> None:
         """Learn from ||F~ step||^2 of the last step how good the preconditioner is there.
@@ -151,17 +202,11 @@ class Pcg:
         """
         if self.accuracy is not None:
             return
-        xp, kron = namespace_of(fitted), self.preconditioner
+        kron = self.preconditioner
         own, coupled = kron.energies(self.last_step)
-        strength = 2.0 / self.penalty
-        expected = own + strength * kron.scale * coupled
-        self._largest = xp.fmax(self._largest, fitted)
-        heard = fitted > NOISE * self._largest
-        ratio = xp.where(heard, fitted / xp.maximum(coupled, 1e-300), 0.0)
-        kron.scale = xp.maximum(MEMORY * kron.scale, xp.clip(RESERVE * ratio, SMALLEST, LARGEST))
-        quotient = (own + strength * fitted) / xp.maximum(expected, 1e-300)
-        self._mean_quotient = self._mean_quotient + FORGETTING * xp.where(heard, quotient - self._mean_quotient, 0.0)
-        self.quotients.append(xp.where(heard, quotient, 1.0))
+        learned = _learn(fitted, own, coupled, 2.0 / self.penalty, self._largest, kron.scale, self.mean_quotient)
+        self._largest, kron.scale, self.mean_quotient, quotient = learned
+        self.quotients.append(quotient)
 
     @property
     def is_full(self) -> bool:

@@ -9,14 +9,14 @@ from types import ModuleType
 
 import numpy as np
 
-from coala_core.backend import Array, asarray, resolve_backend
+from coala_core.backend import Array, asarray, available_memory, namespace_of, resolve_backend
 from coala_core.config import SolveConfig
 from coala_core.cvxnn.admm import back_end_for
 from coala_core.cvxnn.features import Standardiser, check_features, check_pairs, check_types, fit_standardiser
 from coala_core.cvxnn.gated import GatedProblem
 from coala_core.cvxnn.gates import ArrayRows, Rows, check_gates, sample_gates
 from coala_core.cvxnn.linear import BackEnd
-from coala_core.cvxnn.memory import needs_disk
+from coala_core.cvxnn.memory import GIB, needs_disk, solve_bytes
 from coala_core.cvxnn.on_disk import problem_on_disk, standardised_rows
 from coala_core.cvxnn.outcome import WarmStart
 from coala_core.cvxnn.problem import ConvexProblem, convex_problem
@@ -55,6 +55,7 @@ def prepare(
     xp = resolve_backend(config.backend)
     check_types(features, labels, gates, caller)  # before they reach a device, which takes no objects
     on_disk = goes_to_disk(features, config, xp, caller)
+    check_fits_device(features, config, xp, caller)
     features = features if on_disk else asarray(features, xp)
     labels = asarray(labels, xp)
     check_features(features, labels, caller)
@@ -90,6 +91,28 @@ def goes_to_disk(features: Array, config: SolveConfig, xp: ModuleType, caller: s
             "`solve.backend` to numpy and `solve.linear` to auto or pcg, or `solve.storage` to memory."
         )
     return wanted
+
+
+def check_fits_device(features: Array, config: SolveConfig, xp: ModuleType, caller: str) -> None:
+    """Refuse what a device has no room for, before anything is copied there; the host has its disk.
+
+    Raises
+    ------
+    ValueError
+        If rows of features (n, d), what a solve makes of them and the leanest back end do not fit.
+    """
+    shape = np.shape(features)
+    if xp is np or len(shape) != 2 or 0 in shape:  # shapes are refused with the other contents
+        return
+    n, d = shape
+    raw = 0 if namespace_of(features) is xp else np.asarray(features).nbytes
+    needed, free = raw + solve_bytes(n, d, config), available_memory(xp)
+    if needed > free:
+        raise ValueError(
+            f"`{caller}(features=...)` must fit into the {free / GIB:.3g} GiB that are free on the device, got {n} "
+            f"rows of {d} features that need {needed / GIB:.3g} GiB with {config.gates} gates; set `solve.backend` to "
+            "numpy, which keeps rows on disk where memory is short."
+        )
 
 
 Build = Callable[[Array, Array], ConvexProblem]

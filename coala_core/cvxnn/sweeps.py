@@ -10,13 +10,14 @@ from numpy.typing import DTypeLike
 
 from coala_core.backend import Array, namespace_of
 from coala_core.config import SolveConfig
-from coala_core.cvxnn.anderson import Accelerator, shrink_columns
+from coala_core.cvxnn.anderson import Accelerator
 from coala_core.cvxnn.linear import BackEnd
 from coala_core.cvxnn.looks import Duals
 from coala_core.cvxnn.outcome import State, WarmStart
 from coala_core.cvxnn.problem import ConvexProblem
 from coala_core.cvxnn.rows import RowPass
-from coala_core.cvxnn.system import cone_metric, join, split
+from coala_core.cvxnn.system import cone_metric
+from coala_core.cvxnn.updates import relax, shrink_columns, small_residual, split_residual, take_step
 
 CONE_SCALE = 10.0  # tau^2 in units of d / trace(X'X)
 SINGLE_FROM = 2**18  # entries of X from which a solve begins in float32: smaller ones gain nothing
@@ -84,14 +85,12 @@ class Sweeps:
             self._pull = self.rows.pull(self.state.s_nu, self.state.fit, self.penalty)
         u, v_lam, s_nu, fit = self.state
         v = self.v
-        residual = self.metric * u - (2.0 * v - v_lam) - self._pull  # v - (v_lam - v): p of the u-update
-        u -= self._step(residual)
+        self._take_step(u, small_residual(self.metric, u, v, v_lam, self._pull))
         needs_pull = not self.accelerator.is_about_to_extrapolate
         self._pull, self._change = self.rows.advance(u, s_nu, fit, self.penalty, back=needs_pull)
         # F u changes by F~ (v - w) = sqrt2 F~ b, and by F~ u in the gated program.
         self.back_end.observe(self._change / self.problem.halves)
-        relaxation = self.config.relaxation
-        v_lam += relaxation * (u - v)  # relaxation u + (1 - relaxation) v + lam
+        relax(v_lam, u, v, self.config.relaxation)
         self.accelerator.watch(self.state)
         self.done += 1
 
@@ -173,12 +172,13 @@ class Sweeps:
         self._pull = None
         self.refactorisations += 1
 
-    def _step(self, residual: Array) -> Array:
-        """M^-1 residual, (halves, d, P)."""
+    def _take_step(self, u: Array, residual: Array) -> None:
+        """Subtract M^-1 residual (halves, d, P) from u, in place."""
         if self.problem.halves == 1:
-            return self.back_end.apply(residual[0])[None]
-        r_a, r_b = split(residual)
-        return join(r_a / self.metric, self.back_end.apply(r_b))
+            u -= self.back_end.apply(residual[0])[None]
+            return
+        sum_step, difference = split_residual(residual, self.metric)
+        take_step(u, sum_step, self.back_end.apply(difference))
 
 
 def first_precision(problem: ConvexProblem) -> type[np.float32 | np.float64]:

@@ -19,27 +19,14 @@ whose last part is what the pass over the rows brings back (`rows`). In the gate
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
-from coala_core.backend import Array, namespace_of
+from coala_core.backend import Array
 from coala_core.cvxnn.problem import ConvexProblem
 
-SQRT2 = math.sqrt(2.0)
 MOST_STEPS = 100  # of one conjugate gradient solve; what is left is taken up by the next sweep
 
 Operator = Callable[[Array], Array]
-
-
-def split(u: Array) -> tuple[Array, Array]:
-    """(v, w) -> ((v + w)/sqrt2, (v - w)/sqrt2), each (d, P), of u (2, d, P)."""
-    return (u[0] + u[1]) / SQRT2, (u[0] - u[1]) / SQRT2
-
-
-def join(a: Array, b: Array) -> Array:
-    """Undo `split`."""
-    u: Array = namespace_of(a).stack([a + b, a - b]) / SQRT2
-    return u
 
 
 def cone_metric(problem: ConvexProblem, cone_scale_squared: float) -> Array:

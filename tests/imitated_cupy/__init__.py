@@ -9,7 +9,7 @@ real source by the C++ compiler. What it cannot show is speed, and the compilati
 ``arrays``     the array        ``kernels``  elementwise kernels        ``ledger``  the count
 """
 
-from tests.imitated_cupy.library import imitated_cupy
 from tests.imitated_cupy.ledger import LEDGER, Ledger
+from tests.imitated_cupy.library import imitated_cupy
 
 __all__ = ["LEDGER", "Ledger", "imitated_cupy"]

@@ -25,7 +25,7 @@ METHODS = {
 """Methods that launch something, with their parameters in order."""
 
 
-class ndarray:  # noqa: N801 (CuPy's name)
+class ndarray:
     """An array on the imagined device; its entries are in `held`."""
 
     __array_priority__ = 100
@@ -33,6 +33,10 @@ class ndarray:  # noqa: N801 (CuPy's name)
 
     def __init__(self, held: np.ndarray) -> None:
         self.held = held
+        LEDGER.alive += 1
+
+    def __del__(self) -> None:
+        LEDGER.alive -= 1
 
     def __array__(self, *_: Any, **__: Any) -> np.ndarray:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Use `.get()`.")
@@ -81,7 +85,9 @@ class ndarray:  # noqa: N801 (CuPy's name)
         LEDGER.kernels.append("setitem")
         self.held[index_of(key)] = entries_of(value)
 
-    def astype(self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True) -> ndarray:
+    def astype(
+        self, dtype: Any, order: str = "K", casting: Any = None, subok: Any = None, copy: bool = True
+    ) -> ndarray:
         if not copy and self.held.dtype == dtype:
             return self
         return launch("astype", self.held.astype, dtype)
@@ -178,7 +184,9 @@ def _add_operators() -> None:
         plain = getattr(operator, f"{name}_" if name in ("and", "or") else name)
         setattr(ndarray, f"__{name}__", lambda a, b, f=plain, n=name: launch(n, f, a, b))
         setattr(ndarray, f"__r{name}__", lambda a, b, f=plain, n=name: launch(n, f, b, a))
-    for name, function in zip(("add", "sub", "mul", "truediv"), (np.add, np.subtract, np.multiply, np.divide), strict=True):
+    for name, function in zip(
+        ("add", "sub", "mul", "truediv"), (np.add, np.subtract, np.multiply, np.divide), strict=True
+    ):
         setattr(ndarray, f"__i{name}__", lambda a, b, f=function, n=name: launch(n, f, a, b, out=a))
     for name in COMPARISONS.split():
         plain = getattr(operator, name)

@@ -40,6 +40,8 @@ FUNCTIONS = {
 """Computed on the device."""
 VIEWS = {"moveaxis": "a source destination"}
 """Give another view of the same memory."""
+ASKED = {"shape": "a"}
+"""Known to the host."""
 READS = {"flatnonzero": "a", "nonzero": "a"}
 """The host has to wait for the size of what they return."""
 UFUNCS = {

@@ -17,12 +17,16 @@ class Ledger:
     """Bytes that the host received."""
     uploads: int = 0
     """Arrays that the host sent."""
-    freed: int = 0
-    """Times that the memory pool was emptied."""
+    alive_when_freed: list[int] = field(default_factory=list)
+    """Arrays that were alive when the memory pool was emptied: their memory cannot be given back."""
+    alive: int = 0
+    """Arrays that are alive now."""
 
     def clear(self) -> None:
-        """Start at zero."""
+        """Start at zero; what is alive stays so."""
+        alive = self.alive
         self.__init__()  # type: ignore[misc]
+        self.alive = alive
 
 
 LEDGER = Ledger()

@@ -84,6 +84,10 @@ def _viewed(name: str) -> Callable[..., Any]:
     return lambda array, *args: ndarray(_of_numpy(name)(entries_of(array), *args))
 
 
+def _asked(name: str) -> Callable[..., Any]:
+    return lambda array: _of_numpy(name)(entries_of(array))
+
+
 def _awaited(name: str) -> Callable[..., Any]:
     def call(array: ndarray) -> Any:
         LEDGER.reads.append(name)
@@ -98,6 +102,7 @@ _MAKERS: tuple[tuple[dict[str, Any], Callable[[str], Callable[..., Any]]], ...] 
     (offered.UPLOADS, _uploaded),
     (offered.FUNCTIONS, _computed),
     (offered.VIEWS, _viewed),
+    (offered.ASKED, _asked),
     (offered.READS, _awaited),
     (offered.UFUNCS, _computed),
 )
@@ -121,7 +126,7 @@ class _Pool:
         return 0
 
     def free_all_blocks(self) -> None:
-        LEDGER.freed += 1
+        LEDGER.alive_when_freed.append(LEDGER.alive)
 
 
 def asnumpy(array: Any) -> np.ndarray:

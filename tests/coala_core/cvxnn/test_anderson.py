@@ -6,16 +6,7 @@ from numpy.testing import assert_allclose
 
 from coala_core.backend import asarray, to_numpy
 from coala_core.cvxnn import anderson
-from coala_core.cvxnn.anderson import (
-    EVERY,
-    MEMORY,
-    PATIENCE,
-    REST,
-    SAMPLE,
-    WINDOW,
-    Accelerator,
-    shrink_columns,
-)
+from coala_core.cvxnn.anderson import EVERY, MEMORY, PATIENCE, REST, SAMPLE, WINDOW, Accelerator
 from coala_core.cvxnn.outcome import State
 
 TAU2 = 0.3
@@ -23,24 +14,6 @@ TAU2 = 0.3
 
 def allocate(shape, dtype):
     return np.full(shape, np.nan, dtype=dtype)
-
-
-def test_shrink_columns_scales_long_and_drops_short(xp):
-    # Norms 5 and 0.5; threshold 1 leaves 4/5 of the first column and nothing of the second.
-    z = xp.asarray([[[3.0, 0.3], [4.0, 0.4]]] * 2)
-    assert_allclose(shrink_columns(z, 1.0)[0].tolist(), [[2.4, 0.0], [3.2, 0.0]])
-    assert_allclose(shrink_columns(z, 0.0).tolist(), z.tolist())
-
-
-def test_shrink_columns_is_the_proximal_map():
-    rng = np.random.default_rng(0)
-    z = rng.standard_normal((2, 3, 4))
-    best = shrink_columns(z, 0.8)
-
-    def value(v):
-        return 0.5 * ((v - z) ** 2).sum() + 0.8 * np.linalg.norm(v, axis=1).sum()
-
-    assert all(value(best) <= value(best + 0.1 * rng.standard_normal(z.shape)) for _ in range(50))
 
 
 class Contraction:

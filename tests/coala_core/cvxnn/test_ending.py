@@ -6,12 +6,12 @@ import pytest
 from coala_core.config import SolveConfig
 from coala_core.cvxnn import Status, fit_head, fit_path, halt, solve
 from coala_core.cvxnn.admm import cone_scale_squared
-from coala_core.cvxnn.anderson import shrink_columns
 from coala_core.cvxnn.certificate import measure
 from coala_core.cvxnn.halt import Halt
 from coala_core.cvxnn.linear import DualDirect
 from coala_core.cvxnn.looks import Duals
 from coala_core.cvxnn.problem import convex_problem
+from coala_core.cvxnn.updates import shrink_columns
 from tests.dense import optimum
 from tests.problems import random_features, random_problem
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
-from coala_core.backend import asarray, to_numpy
+from coala_core.backend import asarray, namespace_of, to_numpy
 from coala_core.config import SolveConfig
 from coala_core.cvxnn import pcg as pcg_module
 from coala_core.cvxnn import problem as problem_module
@@ -134,19 +134,35 @@ def test_conjugate_gradients_end_at_most_steps(monkeypatch):
     assert whole_steps(200, 10, 20, 1 / 4000) == 7
 
 
-def scalar_pcg(rho=2.0):
+def scalar_pcg(xp, rho=2.0):
     """One axis, one gate on one of two rows: X'X = 2, F~'F~ = 1, Q = 1/2, and with tau^2 = 1/2 H = 2."""
-    problem = convex_problem(np.array([[1.0], [-1.0]]), np.array([1.0, -1.0]), np.array([[1.0]]))
+    problem = convex_problem(xp.asarray([[1.0], [-1.0]]), xp.asarray([1.0, -1.0]), xp.asarray([[1.0]]))
     pcg = Pcg(problem, 0.5)
     pcg.refactor(rho)
     return pcg
 
 
+def apply(pcg, residual):
+    """The step for a residual."""
+    return pcg.apply(namespace_of(pcg.last_step).asarray([[residual]])).item()
+
+
+def tell(pcg, fitted):
+    """||F~ step||^2 of the last step."""
+    pcg.observe(namespace_of(pcg.last_step).asarray(float(fitted)))
+
+
+def share(pcg):
+    """What a last step of 1 adds to the next one."""
+    zero, one = (namespace_of(pcg.last_step).asarray([[value]]) for value in (0.0, 1.0))
+    return pcg.preconditioner.solve(zero, one, pcg.mean_quotient).item()
+
+
 def observe(pcg, step, fitted):
     """The scale c after a step and its ||F~ step||^2; M = H + (2/rho) c."""
     diagonal = 2.0 + 2.0 / pcg.penalty * float(pcg.preconditioner.scale)
-    assert pcg.apply(np.array([[step * diagonal]])).item() == pytest.approx(step)
-    pcg.observe(np.asarray(float(fitted)))
+    assert apply(pcg, step * diagonal) == pytest.approx(step)
+    tell(pcg, fitted)
     return float(pcg.preconditioner.scale)
 
 
@@ -156,62 +172,62 @@ def no_momentum(monkeypatch):
     monkeypatch.setattr(pcg_module, "MOST_MOMENTUM", 0.0)
 
 
-def test_steps_carry_on_by_what_the_curvature_says_by_hand():
+def test_steps_carry_on_by_what_the_curvature_says_by_hand(xp):
     # M = 2 + 1 at rho = 2. As good as exact at first: no share of the step before.
-    pcg = scalar_pcg()
-    assert pcg.apply(np.array([[6.0]])).item() == pytest.approx(2.0)
-    assert float(pcg.momentum()) == 0.0
+    pcg = scalar_pcg(xp)
+    assert apply(pcg, 6.0) == pytest.approx(2.0)
+    assert share(pcg) == 0.0
     # The step of 2 has the curvature (2 * 4 + 1.2) / (3 * 4) = 0.7667 of M's: the mean moves a tenth of the way to it.
-    pcg.observe(np.asarray(1.2))
+    tell(pcg, 1.2)
     root = np.sqrt(1.0 - 0.1 * (1.0 - 9.2 / 12.0))
-    assert float(pcg.momentum()) == pytest.approx((1.0 - root) / (1.0 + root))
+    assert share(pcg) == pytest.approx((1.0 - root) / (1.0 + root))
     # c fell to 0.98 with it: M = 2.98.
     expected = 5.0 / 2.98 + 2.0 * (1.0 - root) / (1.0 + root)
-    assert pcg.apply(np.array([[5.0]])).item() == pytest.approx(expected)
+    assert apply(pcg, 5.0) == pytest.approx(expected)
 
 
-def test_momentum_is_bounded_and_forgets_nothing_over_what_is_rounding():
-    pcg = scalar_pcg(rho=1e-6)  # M = 2 + 2e6 c
+def test_momentum_is_bounded_and_forgets_nothing_over_what_is_rounding(xp):
+    pcg = scalar_pcg(xp, rho=1e-6)  # M = 2 + 2e6 c
     for _ in range(200):
-        pcg.apply(np.array([[1.0]]))
-        pcg.observe(np.asarray(1e-20))  # after the first, of the same size: heard
-    assert float(pcg.momentum()) == pcg_module.MOST_MOMENTUM
-    before = float(pcg.momentum())
-    pcg.observe(np.asarray(1e-40))
-    assert float(pcg.momentum()) == before
+        apply(pcg, 1.0)
+        tell(pcg, 1e-20)  # after the first, of the same size: heard
+    assert share(pcg) == pcg_module.MOST_MOMENTUM
+    before = share(pcg)
+    tell(pcg, 1e-40)
+    assert share(pcg) == before
 
 
-def test_a_step_that_was_not_finite_is_gone_with_the_next_penalty():
-    pcg = scalar_pcg()
+def test_a_step_that_was_not_finite_is_gone_with_the_next_penalty(xp):
+    pcg = scalar_pcg(xp)
     observe(pcg, 1.0, 1.0)
-    assert np.isnan(pcg.apply(np.array([[np.nan]]))).all()
-    pcg.observe(np.asarray(np.nan))
+    assert np.isnan(apply(pcg, np.nan))
+    tell(pcg, np.nan)
     pcg.refactor(2.0)  # as at the next weight of a path
     scale = float(pcg.preconditioner.scale)
-    assert pcg.apply(np.array([[3.0]])).item() == pytest.approx(3.0 / (2.0 + scale))
+    assert apply(pcg, 3.0) == pytest.approx(3.0 / (2.0 + scale))
     assert observe(pcg, 1.0, 40.0) == pytest.approx(1.02 * 40.0)  # and larger curvatures are heard
 
 
-def test_momentum_takes_a_slow_part_out_sooner():
+def test_momentum_takes_a_slow_part_out_sooner(xp):
     # M = 2 + 98 c, and the system 2 + 98 * 0.01 = 2.98: a plain step leaves 1 - 2.98 / 100 of the error.
-    pcg, b, steps = scalar_pcg(rho=2.0 / 98.0), 1.0, 60
+    pcg, b, steps = scalar_pcg(xp, rho=2.0 / 98.0), 1.0, 60
     for _ in range(steps):
-        step = pcg.apply(np.array([[2.98 * b]])).item()
-        pcg.observe(np.asarray(0.01 * step**2))
-        pcg.preconditioner.scale = np.ones(())  # held
+        step = apply(pcg, 2.98 * b)
+        tell(pcg, 0.01 * step**2)
+        pcg.preconditioner.scale = xp.ones(())  # held
         b -= step
     # Twice the steps at the least, once the mean has seen the curvature.
     assert abs(b) < (1.0 - 0.0298) ** (1.5 * steps)
 
 
 @pytest.mark.usefixtures("no_momentum")
-def test_scale_follows_the_largest_curvature_by_hand():
+def test_scale_follows_the_largest_curvature_by_hand(xp):
     # At rho = 2: M = 2 + c, as Q Lambda = 1.
-    pcg = scalar_pcg()
-    assert pcg.apply(np.array([[3.0]])).item() == pytest.approx(3.0 / 3.0)
+    pcg = scalar_pcg(xp)
+    assert apply(pcg, 3.0) == pytest.approx(3.0 / 3.0)
     # ||F~ step||^2 three times what Q (x) Lambda says: c = 1.02 * 3.
     assert observe(pcg, 2.0, 12.0) == pytest.approx(1.02 * 3)
-    assert pcg.apply(np.array([[3.0]])).item() == pytest.approx(3.0 / (2.0 + 3.06))
+    assert apply(pcg, 3.0) == pytest.approx(3.0 / (2.0 + 3.06))
     # A smaller curvature lets it sink by 2 percent a sweep, a new largest one lifts it at once.
     assert observe(pcg, 1.0, 0.5) == pytest.approx(0.98 * 3.06)
     assert observe(pcg, 1.0, 2.8) == pytest.approx(0.98**2 * 3.06)
@@ -223,8 +239,8 @@ def test_scale_follows_the_largest_curvature_by_hand():
 
 
 @pytest.mark.usefixtures("no_momentum")
-def test_a_curvature_that_is_rounding_is_not_heard():
-    pcg = scalar_pcg()
+def test_a_curvature_that_is_rounding_is_not_heard(xp):
+    pcg = scalar_pcg(xp)
     observe(pcg, 1.0, 1.0)
     before = float(pcg.preconditioner.scale)
     # Both parts at 1e-11 of the largest ||F~ step||^2, their quotient by chance 40.
@@ -235,9 +251,9 @@ def test_a_curvature_that_is_rounding_is_not_heard():
 
 
 @pytest.mark.usefixtures("no_momentum")
-def test_quality_is_the_median_quotient_of_a_window_by_hand():
+def test_quality_is_the_median_quotient_of_a_window_by_hand(xp):
     # At rho = 2 a step of 1 has curvature 2 + fitted, where M, which made it, has 2 + c.
-    pcg, quotients = scalar_pcg(), []
+    pcg, quotients = scalar_pcg(xp), []
     for fitted in [0.1] * 4 + [5.0] + [1.0] * 4:
         quotients.append((2.0 + fitted) / (2.0 + float(pcg.preconditioner.scale)))
         observe(pcg, 1.0, fitted)
@@ -253,8 +269,8 @@ def test_quality_is_the_median_quotient_of_a_window_by_hand():
 
 
 @pytest.mark.usefixtures("no_momentum")
-def test_a_penalty_has_a_window_of_its_own():
-    pcg = scalar_pcg()
+def test_a_penalty_has_a_window_of_its_own(xp):
+    pcg = scalar_pcg(xp)
     for _ in range(pcg_module.WINDOW - 1):
         observe(pcg, 1.0, 1.0)
     pcg.refactor(0.02)
@@ -262,8 +278,8 @@ def test_a_penalty_has_a_window_of_its_own():
     assert not pcg.is_full
 
 
-def test_several_steps_learn_nothing():
-    pcg = scalar_pcg()
+def test_several_steps_learn_nothing(xp):
+    pcg = scalar_pcg(xp)
     pcg.accuracy = 0.2
     assert observe(pcg, 1.0, 30.0) == 1.0
     assert not pcg.quotients
@@ -273,7 +289,7 @@ def test_energies_are_quadratic_forms():
     problem = convex_problem(*random_problem(30, 4, 3, 0))
     preconditioner = KroneckerPreconditioner(problem, cone_metric(problem, 0.3))
     parts = [kronecker_form(problem, preconditioner.metric, 2.0, c) for c in (0.0, 1.0)]
-    rotated = preconditioner.solve(np.random.default_rng(0).standard_normal((4, 3)))
+    rotated = preconditioner.solve(np.random.default_rng(0).standard_normal((4, 3)), np.zeros((4, 3)), np.ones(()))
     flat = preconditioner.turn_back(rotated).T.ravel()
     own, coupled = preconditioner.energies(rotated)
     assert own == pytest.approx(flat @ parts[0] @ flat)

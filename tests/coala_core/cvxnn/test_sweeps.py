@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from coala_core.backend import asarray, namespace_of, to_numpy
 from coala_core.config import SolveConfig
 from coala_core.cvxnn import sweeps as sweeps_module
 from coala_core.cvxnn.admm import solve
@@ -15,7 +16,7 @@ from coala_core.cvxnn.pcg import Pcg
 from coala_core.cvxnn.problem import ConvexProblem, convex_problem
 from coala_core.cvxnn.sweeps import CONE_SCALE, Sweeps, cone_scale_squared, first_precision
 from tests.dense import DenseBackEnd, dense_pair, rows_of, stack_columns, unstack_columns
-from tests.problems import random_problem
+from tests.problems import on_device, random_problem
 
 WEIGHT, RATIO = 0.8, 3.0
 KINDS = [(ConvexProblem, False), (ConvexProblem, True), (GatedProblem, False), (GatedProblem, True)]
@@ -109,6 +110,21 @@ def test_sweeps_are_algorithm_2_from_any_u(kind, paired, back_end, relaxation):
             assert_allclose(state.s_nu, z, atol=1e-9 * np.abs(z).max())
         assert_allclose(sweeps.residuals(), plain.residuals(), rtol=1e-7)
     assert sweeps.done == EVERY
+
+
+@each_kind
+@pytest.mark.parametrize("back_end", [DualDirect, PrimalDirect, Pcg])
+def test_sweeps_are_the_same_wherever_the_arrays_are(xp, kind, paired, back_end):
+    problem = make(kind, paired)
+    start = random_start(problem)
+    there = State(*(asarray(part, xp) for part in start))
+    on_host, moved = begin(problem, start, back_end), begin(on_device(problem, xp), there, back_end)
+    for _ in range(5 * EVERY):  # past four extrapolations
+        on_host.sweep()
+        moved.sweep()
+    assert {namespace_of(part) for part in moved.state} == {xp}
+    for found, expected in zip(moved.state, on_host.state, strict=True):
+        assert_allclose(to_numpy(found), expected, atol=1e-7 * max(1.0, np.abs(expected).max(initial=0.0)))
 
 
 @each_kind
