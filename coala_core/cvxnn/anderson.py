@@ -134,10 +134,14 @@ class Accelerator:
         """One vector of a step of z, sampled, whose length is that in the metric of the two penalties."""
         xp, dtype = namespace_of(state.u), state.s_nu.dtype
         small = (state.v_lam - before.v_lam).astype(dtype, copy=False)
-        large = state.s_nu[self._rows] - before.s_nu[self._rows]
+        large = self._sampled(state.s_nu) - self._sampled(before.s_nu)
         large *= dtype.type(self._row_weight)
         vector: Array = xp.concatenate([small.reshape(-1), large.reshape(-1)])
         return vector
+
+    def _sampled(self, s_nu: Array) -> Array:
+        """Those rows of s + nu that stand for all."""
+        return s_nu if self._rows is None else s_nu.take(self._rows, axis=0)
 
     def _extrapolate(self, state: State) -> None:
         """Move the state from the end of the last sweep to where the memory expects the fixed point."""
@@ -160,10 +164,10 @@ class Accelerator:
         return counts
 
 
-def _sample(rows: int, xp: ModuleType) -> Array | slice:
-    """Return which rows of s + nu to look at, the same ones every time."""
+def _sample(rows: int, xp: ModuleType) -> Array | None:
+    """Return which rows of s + nu to look at, the same ones every time, or None for all."""
     if rows <= SAMPLE:
-        return slice(None)
+        return None
     chosen = np.sort(np.random.default_rng(0).choice(rows, SAMPLE, replace=False))
     result: Array = xp.asarray(chosen)
     return result

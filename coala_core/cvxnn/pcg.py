@@ -21,6 +21,7 @@ dense system is better (`linear.Switching`), or several steps.
 from __future__ import annotations
 
 from collections import deque
+from typing import TypeAlias
 
 import numpy as np
 
@@ -38,6 +39,9 @@ FORGETTING = 0.1  # share of the newest curvature in the running mean that gives
 MOST_MOMENTUM = 0.5  # share of the last step that is added to one: more does not go with the extrapolations
 ACCURACY = 0.2  # reduction of the residual where several steps are taken
 
+
+Scalar: TypeAlias = Array | float
+"""A number, on a device an array without axes that stays there."""
 
 # Formulas of `_learn`, for a device.
 _LEARN = (
@@ -60,14 +64,17 @@ class KroneckerPreconditioner:
     ----------
     problem : ConvexProblem
     metric : (d, 1)
-        Diagonal of H.
+        Diagonal of H, kept as (d, P).
     """
 
     def __init__(self, problem: ConvexProblem, metric: Array) -> None:
         xp = namespace_of(problem.spectrum)
         shares, self.rotation = xp.linalg.eigh(gate_overlaps(problem))  # (P,), (P, P)
-        self.coupling = problem.spectrum[:, None] * xp.maximum(shares, 0.0)  # (d, P)
-        self.metric, self.penalty, self.scale = metric, 1.0, xp.ones(())
+        self.coupling: Array = problem.spectrum[:, None] * xp.maximum(shares, 0.0)  # (d, P)
+        self.metric = metric + xp.zeros_like(self.coupling)  # of full size: short rows take NumPy twice as long
+        self.penalty = 1.0
+        self.scale: Scalar = xp.ones(())
+        """c, ()."""
         self._no_step, self._exact = xp.zeros_like(self.coupling), xp.ones(())
 
     def refactor(self, penalty: float) -> None:
@@ -78,7 +85,7 @@ class KroneckerPreconditioner:
         """Return M^-1 residual, (d, P)."""
         return self.turn_back(self.solve(residual, self._no_step, self._exact))
 
-    def solve(self, residual: Array, last_step: Array, quotient: Array) -> Array:
+    def solve(self, residual: Array, last_step: Array, quotient: Scalar) -> Array:
         """Compute M^-1 residual and a share of the last step, (d, P), in the eigenvectors of Q.
 
         The share follows from the curvature mu (); where the preconditioner is as good as exact it is none.
@@ -119,8 +126,8 @@ def gate_overlaps(problem: ConvexProblem) -> Array:
 
 
 def _learn(
-    fitted: Array, own: Array, coupled: Array, strength: float, largest: Array, scale: Array, mean: Array
-) -> tuple[Array, Array, Array, Array]:
+    fitted: Array, own: Array, coupled: Array, strength: float, largest: Scalar, scale: Scalar, mean: Scalar
+) -> tuple[Scalar, Scalar, Scalar, Scalar]:
     """Take in the curvature along one step; every array is () and stays where it is.
 
     Parameters
@@ -137,21 +144,28 @@ def _learn(
     tuple of ()
         The three anew, and the quotient of this step, 1 where rounding is all that was heard.
     """
-    xp = namespace_of(fitted)
-    if xp is not np:
+    if namespace_of(fitted) is not np:
         kernel = device_kernel("coala_learn", *_LEARN)
-        learned: tuple[Array, Array, Array, Array] = kernel(
+        learned: tuple[Scalar, Scalar, Scalar, Scalar] = kernel(
             fitted, own, coupled, fitted.dtype.type(strength), largest, scale, mean
         )
         return learned
-    expected = own + strength * scale * coupled
-    largest = xp.fmax(largest, fitted)
+    return _learn_on_host(
+        float(fitted), float(own), float(coupled), strength, float(largest), float(scale), float(mean)
+    )
+
+
+def _learn_on_host(
+    fitted: float, own: float, coupled: float, strength: float, largest: float, scale: float, mean: float
+) -> tuple[float, float, float, float]:
+    """Compute `_learn` in numbers of Python, on which NumPy's functions would take twenty times as long."""
+    largest = fitted if fitted > largest else largest
     heard = fitted > NOISE * largest
-    ratio = xp.where(heard, fitted / xp.maximum(coupled, 1e-300), 0.0)
-    scale = xp.maximum(MEMORY * scale, xp.clip(RESERVE * ratio, SMALLEST, LARGEST))
-    quotient = (own + strength * fitted) / xp.maximum(expected, 1e-300)
-    mean = mean + FORGETTING * xp.where(heard, quotient - mean, 0.0)
-    return largest, scale, mean, xp.where(heard, quotient, 1.0)
+    quotient = (own + strength * fitted) / max(own + strength * scale * coupled, 1e-300)
+    ratio = fitted / max(coupled, 1e-300) if heard else 0.0
+    scale = max(MEMORY * scale, min(max(RESERVE * ratio, SMALLEST), LARGEST))
+    mean = mean + FORGETTING * (quotient - mean if heard else 0.0)
+    return largest, scale, mean, quotient if heard else 1.0
 
 
 class Pcg:
@@ -170,10 +184,10 @@ class Pcg:
         self.problem, self.metric = problem, cone_metric(problem, cone_scale_squared)
         self.preconditioner = KroneckerPreconditioner(problem, self.metric)
         self.accuracy, self.penalty, self.steps = accuracy, 1.0, 0
-        self.quotients: deque[Array] = deque(maxlen=WINDOW)
+        self.quotients: deque[Scalar] = deque(maxlen=WINDOW)
         xp = namespace_of(problem.spectrum)
-        self._largest = xp.zeros(())
-        self.mean_quotient = xp.ones(())
+        self._largest: Scalar = xp.zeros(())
+        self.mean_quotient: Scalar = xp.ones(())
         """mu, ()."""
         self.last_step = xp.zeros(problem.shape[1:])
         """In the eigenvectors of Q, (d, P)."""

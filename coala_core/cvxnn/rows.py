@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike
 
 from coala_core.backend import Array, namespace_of
 from coala_core.cvxnn.kernels import move, take_back
-from coala_core.cvxnn.problem import Block, ConvexProblem, columns_of, halves_of
+from coala_core.cvxnn.problem import Block, ConvexProblem, halves_of
 
 
 class RowPass:
@@ -40,6 +40,8 @@ class RowPass:
         self._relaxed_shares = (self._shares / relaxation).astype(self.dtype)  # of a product with alpha u
         self._labels = problem.labels.astype(self.dtype)
         rows = min(problem.block_rows(dtype), len(problem.labels))
+        _, d, gates = problem.shape
+        self._columns = xp.empty((d, problem.halves, gates), dtype=dtype)
         self._buffers = [xp.empty((rows, self._width), dtype=dtype) for _ in range(3)]
 
     def advance(self, u: Array, s_nu: Array, fit: Array, penalty: float, *, back: bool = True) -> tuple[Array, Array]:
@@ -63,7 +65,7 @@ class RowPass:
         change : () float64
             ||F u - F u_last||^2.
         """
-        columns = self._narrow(columns_of(u) * self.relaxation)
+        columns = self._relaxed_columns(u)
         pull, change = self._zeros(columns.shape), self._zeros(())
         for block in self.problem.blocks(self.dtype):
             new = self._fit(block, columns, s_nu)
@@ -114,10 +116,11 @@ class RowPass:
             z = s_nu[rows] if len(s_nu) else None
             pull += self.problem.products.back(x, take_back(z, signs, sign * residual, shares, self.tau2, out, work))
 
-    def _narrow(self, columns: Array) -> Array:
-        """Columns in the precision of the products, contiguous."""
-        narrow: Array = self._xp.ascontiguousarray(columns, dtype=self.dtype)
-        return narrow
+    def _relaxed_columns(self, u: Array) -> Array:
+        """Columns of alpha u (d, halves P) in the precision of the products, in one pass over u."""
+        self._xp.multiply(self._xp.moveaxis(u, 0, 1), self.relaxation, out=self._columns)
+        columns: Array = self._columns.reshape(-1, self._width)
+        return columns
 
     def _zeros(self, shape: tuple[int, ...] | int, dtype: DTypeLike = np.float64) -> Array:
         zeros: Array = self._xp.zeros(shape, dtype=dtype)

@@ -56,7 +56,8 @@ class Sweeps:
     ) -> None:
         self.problem, self.lasso_weight, self.config, self.back_end = problem, lasso_weight, config, back_end
         self.tau2 = cone_scale_squared(problem)
-        self.metric = cone_metric(problem, self.tau2)  # (d, 1)
+        # (d, P), of full size: NumPy takes twice as long to repeat a column along short rows.
+        self.metric = cone_metric(problem, self.tau2) + namespace_of(problem.spectrum).zeros(problem.shape[1:])
         self.penalty = lasso_weight * (warm_start.penalty_ratio if warm_start else config.penalty or 1.0)
         self.done, self.refactorisations = 0, 0
         self._change: Array  # ||F u - F u_last||^2

@@ -6,12 +6,14 @@ operation would be a launch of its own and launches, not arithmetic, are what th
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from coala_core.backend import Array, device_kernel, namespace_of
 from coala_core.cvxnn.problem import column_norms, column_squares
 
-SQRT2 = 2.0**0.5
+SQRT2 = math.sqrt(2.0)
 
 # A factor, so that what is not a number stays none.
 _SHRINK = (
@@ -69,7 +71,7 @@ def small_residual(metric: Array, u: Array, v: Array, v_lam: Array, pull: Array)
 
     Parameters
     ----------
-    metric : (d, 1)
+    metric : (d, 1) or (d, P)
         Diagonal of H.
     u, v, v_lam : (halves, d, P)
         v_lam is v + lambda, so that 2 v - v_lam is p of the u-update.
@@ -123,8 +125,8 @@ def preconditioned_step(
     metric: Array,
     coupling: Array,
     last: Array,
-    scale: Array,
-    quotient: Array,
+    scale: Array | float,
+    quotient: Array | float,
     strength: float,
     most: float,
 ) -> Array:
@@ -134,8 +136,8 @@ def preconditioned_step(
     ----------
     rotated, last : (d, P)
         A residual of the b-system, and the last step.
-    metric : (d, 1)
-        Diagonal of H.
+    metric : (d, P)
+        Diagonal of I (x) H.
     coupling : (d, P)
         Diagonal of Q (x) Lambda.
     scale, quotient : ()
@@ -155,7 +157,7 @@ def preconditioned_step(
         kernel = device_kernel("coala_preconditioned_step", *_STEP)
         step: Array = kernel(rotated, metric, coupling, last, scale, quotient, real(strength), real(most))
         return step
-    root = np.sqrt(np.clip(quotient, 0.0, 1.0))
-    share = np.minimum((1.0 - root) / (1.0 + root), most)
+    root = math.sqrt(min(max(float(quotient), 0.0), 1.0))
+    share = min((1.0 - root) / (1.0 + root), most)
     step = rotated / (metric + strength * scale * coupling) + share * last
     return step

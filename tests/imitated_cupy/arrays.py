@@ -19,6 +19,7 @@ METHODS = {
     "all": "axis out keepdims",
     "argmax": "axis out dtype keepdims",
     "mean": "axis dtype out keepdims",
+    "take": "indices axis out",
     "copy": "order",
     "fill": "value",
 }
