@@ -119,10 +119,21 @@ class _Library(ModuleType):
         return function_named(name)
 
 
+class Device:
+    """The one device."""
+
+    def synchronize(self) -> None:
+        """Wait for everything that was asked for."""
+        LEDGER.reads.append("synchronize")
+
+
 class _Pool:
     """The memory pool: everything is free."""
 
     def free_bytes(self) -> int:
+        return 0
+
+    def total_bytes(self) -> int:
         return 0
 
     def free_all_blocks(self) -> None:
@@ -159,7 +170,7 @@ def _make() -> tuple[ModuleType, ModuleType]:
         "ndarray": ndarray,
         "asnumpy": asnumpy,
         "ElementwiseKernel": ElementwiseKernel,
-        "cuda": SimpleNamespace(runtime=runtime),
+        "cuda": SimpleNamespace(runtime=runtime, Device=Device),
         "get_default_memory_pool": lambda: pool,
         "linalg": SimpleNamespace(
             **{name[7:]: function_named(name) for name in offered.FUNCTIONS if name.startswith("linalg.")}

@@ -18,7 +18,7 @@ from coala_core.backend import resolve_backend
 from coala_core.config import SolveConfig
 from coala_core.cvxnn import Record, Solution, Status, fit_head, fit_path
 from tests.bench.solver.measure import answer, peak_mib, read_task
-from tests.bench.solver.roofline import measure_limits
+from tests.bench.solver.roofline import measure_limits, waiting
 
 UNREACHABLE = 1e-12
 """Tolerance of runs whose sweeps are counted."""
@@ -57,14 +57,19 @@ def solve(task: dict[str, Any]) -> dict[str, Any]:
     """
     features, labels, gates = load(task)
     config = to_tolerance(task, gates, max_seconds=task["max_seconds"], activation=task["activation"])
-    loaded_mib = peak_mib()
+    loaded_mib, taken = peak_mib(), [device_mib(task["backend"])]
+
+    def note(done: int, total: int, what: str) -> None:
+        taken.append(device_mib(task["backend"]))
+
     started = time.perf_counter()
-    solution = fit_head(features, labels, config, gates=gates, lasso_weight=task["weight"])
+    solution = fit_head(features, labels, config, gates=gates, lasso_weight=task["weight"], progress=note)
     seconds = time.perf_counter() - started
-    return {"seconds": seconds, "loaded_mib": loaded_mib, **describe(solution, task["backend"])}
+    # CuPy's pool only grows while a solve runs, so its size at the last check is the most it took by then.
+    return {"seconds": seconds, "loaded_mib": loaded_mib, **describe(solution), "device_mib": taken[-1]}
 
 
-def describe(solution: Solution, backend: str) -> dict[str, Any]:
+def describe(solution: Solution) -> dict[str, Any]:
     """What is known about a solution."""
     return {
         "status": solution.status.name,
@@ -77,12 +82,11 @@ def describe(solution: Solution, backend: str) -> dict[str, Any]:
         "sweeps": solution.sweeps,
         "refactorisations": solution.refactorisations,
         "peak_mib": peak_mib(),
-        "device_mib": device_mib(backend),
     }
 
 
 def device_mib(backend: str) -> float | None:
-    """Memory that CuPy's pool has taken from the device, which it does not give back by itself."""
+    """Memory that CuPy's pool has taken from the device, None without one."""
     xp = resolve_backend(backend)
     return None if xp is np else xp.get_default_memory_pool().total_bytes() / 2**20
 
@@ -102,7 +106,11 @@ def sweeps(task: dict[str, Any]) -> dict[str, Any]:
     checked: dict[int, float] = {}
     started = time.perf_counter()
 
+    wait = waiting(resolve_backend(task["backend"]))
+
     def stamp() -> bool:
+        if (len(swept) + 1) % task["check_every"] == 0:
+            wait()  # a device is still at work on the sweeps of this interval
         swept[len(swept) + 1] = time.perf_counter() - started
         return False
 

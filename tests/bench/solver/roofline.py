@@ -10,6 +10,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
 from coala_core.backend import Array
 from coala_core.cvxnn.products import Products
 
@@ -75,13 +77,20 @@ def _limits_of(x: Array, gates: int, xp: ModuleType) -> dict[str, float]:
 
 def _best(work: Callable[[], Any], xp: ModuleType) -> float:
     """Seconds of the fastest of several runs, after one to warm up."""
-    wait: Callable[[], Any] = getattr(getattr(xp, "cuda", None), "Device", lambda: None)
-    seconds = []
+    wait, seconds = waiting(xp), []
     for _ in range(REPEATS + 1):
         started = time.perf_counter()
         work()
-        device = wait()
-        if device is not None:
-            device.synchronize()
+        wait()
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])
+
+
+def waiting(xp: ModuleType) -> Callable[[], None]:
+    """Return what waits for all that a device was asked for; the host has done it by the time it is asked."""
+
+    def wait() -> None:
+        if xp is not np:
+            xp.cuda.Device().synchronize()
+
+    return wait
