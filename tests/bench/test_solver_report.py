@@ -132,6 +132,9 @@ def test_results_are_replaced_row_by_row(tmp_path):
     again = Results(path)
     assert sorted(kept["seconds"] for kept in again.content["rows"]) == [1.0, 3.0]
     assert again.content["skipped"] == {"L": "absent"}
+    # A weight that is a share of a computed one differs in its last digits on another machine: the same row.
+    again.add([{**row, "lasso_weight": 1.0 + 1e-7, "seconds": 0.5}, {**row, "lasso_weight": 1.1, "seconds": 0.6}])
+    assert sorted(kept["seconds"] for kept in again.content["rows"]) == [0.5, 0.6, 3.0]
     again.drop("M", ["coala"])
     again.drop("L", [])
     again.put("machine", {"cores": 2})

@@ -66,7 +66,10 @@ class Results:
 
 
 def _key(row: Row) -> tuple[Any, ...]:
-    return tuple(row.get(name) for name in _KEY)
+    """What tells rows apart; weights by four digits, for the last ones of a computed weight depend on the machine."""
+    found = {name: row.get(name) for name in _KEY}
+    weight = found["lasso_weight"]
+    return tuple({**found, "lasso_weight": weight if weight is None else f"{weight:.4g}"}.values())
 
 
 def best_within(points: Sequence[Row], budget: float) -> Row | None:
