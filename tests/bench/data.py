@@ -10,7 +10,6 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import orjson
 import pyarrow.parquet as pq
 
 from tests.bench.memory import peak_mib
+from tests.bench.processor import processor
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "data" / "bench" / "data.json"
@@ -192,7 +192,7 @@ def main() -> int:
         return 0
     cores = len(os.sched_getaffinity(0))
     machine = {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": cores,
         "load_before": os.getloadavg()[0],
     }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -37,6 +36,7 @@ from tests.bench.embed_gpu import LLAMA_8B
 from tests.bench.embed_gpu import measure as measure_device
 from tests.bench.pipeline import SOURCE as BOOK2DIAL
 from tests.bench.pipeline import write_conversations
+from tests.bench.processor import processor
 from tests.bench.strategies import compare
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -271,7 +271,7 @@ def main() -> int:
         growth = measure_growth(conversations, folder, directory, rows[0]["dtype"])
         memory = measure_memory(folder)
     device = measure_device(LLAMA_8B, "cuda") if torch.cuda.is_available() else None
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    machine = {"processor": processor(), "cores": os.cpu_count()}
     content = {
         **{key: rows[0][key] for key in ("computed_tokens", "distinct_tokens", "tokens_per_s")},
         **{key: rows[0][key] for key in ("plain_loop_tokens_per_s", "bare_model_tokens_per_s")},

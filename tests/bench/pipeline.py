@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 from coala_core.embed.shard_worker import describe_performance
 from flows.cli import quiet_environment
+from tests.bench.processor import processor
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT.parent / "shared" / "data" / "book2dial"
@@ -104,7 +104,7 @@ def main() -> int:
         write_conversations(conversations)
         rows = [run_seed(conversations, Path(folder) / "store", seed) for seed in SEEDS]
     mean = sum(row["accuracy"] for row in rows) / len(rows)
-    machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+    machine = {"processor": processor(), "cores": os.cpu_count()}
     content = {"mean_accuracy": mean, "machine": machine, "seeds": rows}
     RESULT.parent.mkdir(parents=True, exist_ok=True)
     RESULT.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")

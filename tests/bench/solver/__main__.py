@@ -13,6 +13,7 @@ import sys
 import time
 from typing import Any
 
+from tests.bench.processor import processor
 from tests.bench.solver import children
 from tests.bench.solver.bars import OURS, judge
 from tests.bench.solver.extras import measure_costs, measure_growth, measure_path, measure_penalty
@@ -189,7 +190,7 @@ class Benchmark:
 def describe_machine() -> dict[str, Any]:
     """What the figures depend on."""
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "cores": children.cores(),
         "python": platform.python_version(),
     }
