@@ -12,6 +12,8 @@ from tests.bench.solver.roofline import REPEATS
 from tests.imitated_cupy import LEDGER, imitated_cupy
 from tests.problems import paired_features
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def task(tmp_path: Path):

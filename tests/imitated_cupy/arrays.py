@@ -17,11 +17,9 @@ METHODS = {
     "sum": "axis dtype out keepdims",
     "any": "axis out keepdims",
     "all": "axis out keepdims",
-    "argmax": "axis out dtype keepdims",
     "mean": "axis dtype out keepdims",
     "take": "indices axis out",
     "copy": "order",
-    "fill": "value",
 }
 """Methods that launch something, with their parameters in order."""
 

@@ -6,8 +6,6 @@ CREATION = {
     "empty": "shape dtype order",
     "full": "shape fill_value dtype order",
     "eye": "N M k dtype order",
-    "arange": "start stop step dtype",
-    "linspace": "start stop num endpoint retstep dtype axis",
 }
 """Made on the device from numbers."""
 UPLOADS = {
@@ -21,15 +19,12 @@ FUNCTIONS = {
     "ascontiguousarray": "a dtype",
     "stack": "tup axis out",
     "hstack": "tup",
-    "vstack": "tup",
     "concatenate": "tup axis out",
     "repeat": "a repeats axis",
     "tile": "A reps",
     "where": "condition x y",
     "einsum": "*operands",
     "trace": "a offset axis1 axis2 dtype out",
-    "clip": "a a_min a_max out",
-    "sum": "a axis dtype out keepdims",
     "copyto": "dst src casting where",
     "linalg.norm": "x ord axis keepdims",
     "linalg.eigh": "a UPLO",
@@ -45,10 +40,7 @@ ASKED = {"shape": "a"}
 READS = {"flatnonzero": "a", "nonzero": "a"}
 """The host has to wait for the size of what they return."""
 UFUNCS = {
-    "absolute": 1,
     "abs": 1,
-    "add": 2,
-    "fmax": 2,
     "isfinite": 1,
     "matmul": 2,
     "maximum": 2,

@@ -67,9 +67,9 @@ def test_errors_of_a_check_in_units_of_the_tolerances_by_hand(violation, price, 
     ("n", "d", "gates", "seed", "shares"),
     [(40, 4, 3, 0, (0.9, 0.2, 0.01)), (120, 8, 6, 1, (0.5, 0.05)), (80, 6, 4, 2, (0.3, 0.02)), (15, 20, 3, 3, (0.1,))],
 )
-def test_optimum_agrees_with_cvxpy_and_lies_between_the_bounds(xp, back_end, n, d, gates, seed, shares):
+def test_optimum_agrees_with_cvxpy_and_lies_between_the_bounds(long_xp, back_end, n, d, gates, seed, shares):
     x, y, h = random_problem(n, d, gates, seed)
-    problem = convex_problem(xp.asarray(x), xp.asarray(y), xp.asarray(h))
+    problem = convex_problem(long_xp.asarray(x), long_xp.asarray(y), long_xp.asarray(h))
     patterns = (x @ h >= 0).astype(float)
     for share in shares:
         weight = share * zero_weight(x, y, patterns)

@@ -299,10 +299,10 @@ def test_energies_are_quadratic_forms():
 @pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("accuracy", [None, pcg_module.ACCURACY])
 @pytest.mark.parametrize("share", [0.3, 0.03])
-def test_inexact_sweeps_are_certified_and_hardly_more_at_one_penalty(xp, paired, accuracy, share):
+def test_inexact_sweeps_are_certified_and_hardly_more_at_one_penalty(long_xp, paired, accuracy, share):
     x, y, h = random_problem(80, 6, 4, 2)
     y = np.ones(40) if paired else y
-    problem = convex_problem(xp.asarray(x), xp.asarray(y), xp.asarray(h), paired=paired)
+    problem = convex_problem(long_xp.asarray(x), long_xp.asarray(y), long_xp.asarray(h), paired=paired)
     patterns = (x @ h >= 0).astype(float)
     weight = share * zero_weight(x, np.repeat([1.0, -1.0], 40) if paired else y, patterns)
     config = SolveConfig(penalty=10.0, tolerance=1e-5, max_cone_violation=1e-5, max_sweeps=20_000)
