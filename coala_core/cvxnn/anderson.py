@@ -84,7 +84,7 @@ class Accelerator:
     def settle(self, state: State) -> bool:
         """Change the state in place where the next sweep should start elsewhere; tell whether it did."""
         changed = False
-        if self._extrapolated and not bool(self._length <= PATIENCE**2 * self._last):
+        if self._extrapolated and not self._length <= PATIENCE**2 * self._last:
             _write(self._end(self._sweeps - 2), state)
             self._drop_memory()
             changed = True

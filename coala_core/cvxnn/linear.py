@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from coala_core.backend import Array, namespace_of
 from coala_core.cvxnn.direct import DualDirect, PrimalDirect
-from coala_core.cvxnn.memory import GIB, Name, memory_limit, needed_bytes
+from coala_core.cvxnn.memory import Name, gib, memory_limit, needed_bytes
 from coala_core.cvxnn.pcg import ACCURACY, Pcg
 from coala_core.cvxnn.problem import ConvexProblem
 
@@ -127,20 +127,15 @@ def _check_fits(name: Name, problem: ConvexProblem, limit: int) -> None:
         return
     leanest = min(needed, key=lambda other: needed[other])
     remedy = (
-        f"set `solve.linear` to {leanest!r}, which needs {_gib(needed[leanest])} GiB"
+        f"set `solve.linear` to {leanest!r}, which needs {gib(needed[leanest])} GiB"
         if needed[leanest] <= limit
         else "lower `solve.gates`, or raise `solve.max_memory_gib`"
     )
     n, d, gates = problem.shape
     raise ValueError(
-        f"`choose_back_end(linear={name!r})` must fit into {_gib(limit)} GiB, got {n} rows, {d} axes and {gates} gates "
-        f"that need {_gib(needed[name])} GiB; {remedy}."
+        f"`choose_back_end(linear={name!r})` must fit into {gib(limit)} GiB, got {n} rows, {d} axes and {gates} gates "
+        f"that need {gib(needed[name])} GiB; {remedy}."
     )
-
-
-def _gib(size: int) -> str:
-    """Bytes as GiB for a message."""
-    return f"{size / GIB:.3g}"
 
 
 def relative_cost(name: Name, problem: ConvexProblem) -> float:

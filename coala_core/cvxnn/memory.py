@@ -66,6 +66,11 @@ def solve_bytes(n: int, d: int, config: SolveConfig) -> int:
     return n * (20 * (d + 1) + config.gates * (36 + STATES * 16))
 
 
+def gib(size: int) -> str:
+    """Bytes as GiB for a message."""
+    return f"{size / GIB:.3g}"
+
+
 def memory_limit(max_memory_gib: float | None, xp: ModuleType) -> int:
     """Bytes that a back end may take: as configured, or half of what is available now."""
     return int(SHARE * available_memory(xp)) if max_memory_gib is None else int(max_memory_gib * GIB)

@@ -27,7 +27,7 @@ import numpy as np
 
 from coala_core.backend import Array, device_kernel, namespace_of, to_numpy
 from coala_core.cvxnn.problem import ConvexProblem
-from coala_core.cvxnn.system import cone_metric, conjugate_gradients
+from coala_core.cvxnn.system import cone_metric, conjugate_gradients, full_metric
 from coala_core.cvxnn.updates import preconditioned_step
 
 MEMORY = 0.98  # share of the largest curvature seen that is kept from sweep to sweep
@@ -71,7 +71,7 @@ class KroneckerPreconditioner:
         xp = namespace_of(problem.spectrum)
         shares, self.rotation = xp.linalg.eigh(gate_overlaps(problem))  # (P,), (P, P)
         self.coupling: Array = problem.spectrum[:, None] * xp.maximum(shares, 0.0)  # (d, P)
-        self.metric = metric + xp.zeros_like(self.coupling)  # of full size: short rows take NumPy twice as long
+        self.metric = full_metric(metric, problem.shape[2])
         self.penalty = 1.0
         self.scale: Scalar = xp.ones(())
         """c, ()."""

@@ -16,7 +16,7 @@ from coala_core.cvxnn.features import Standardiser, check_features, check_pairs,
 from coala_core.cvxnn.gated import GatedProblem
 from coala_core.cvxnn.gates import ArrayRows, Rows, check_gates, sample_gates
 from coala_core.cvxnn.linear import BackEnd
-from coala_core.cvxnn.memory import GIB, needs_disk, solve_bytes
+from coala_core.cvxnn.memory import gib, needs_disk, solve_bytes
 from coala_core.cvxnn.on_disk import problem_on_disk, standardised_rows
 from coala_core.cvxnn.outcome import WarmStart
 from coala_core.cvxnn.problem import ConvexProblem, convex_problem
@@ -99,7 +99,7 @@ def check_fits_device(features: Array, config: SolveConfig, xp: ModuleType, call
     Raises
     ------
     ValueError
-        If rows of features (n, d), what a solve makes of them and the leanest back end do not fit.
+        If rows of features (n, d) and what a solve makes of them do not fit; back ends are chosen by what is left.
     """
     shape = np.shape(features)
     if xp is np or len(shape) != 2 or 0 in shape:  # shapes are refused with the other contents
@@ -109,8 +109,8 @@ def check_fits_device(features: Array, config: SolveConfig, xp: ModuleType, call
     needed, free = raw + solve_bytes(n, d, config), available_memory(xp)
     if needed > free:
         raise ValueError(
-            f"`{caller}(features=...)` must fit into the {free / GIB:.3g} GiB that are free on the device, got {n} "
-            f"rows of {d} features that need {needed / GIB:.3g} GiB with {config.gates} gates; set `solve.backend` to "
+            f"`{caller}(features=...)` must fit into the {gib(free)} GiB that are free on the device, got {n} "
+            f"rows of {d} features that need {gib(needed)} GiB with {config.gates} gates; set `solve.backend` to "
             "numpy, which keeps rows on disk where memory is short."
         )
 

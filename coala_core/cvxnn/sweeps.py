@@ -16,7 +16,7 @@ from coala_core.cvxnn.looks import Duals
 from coala_core.cvxnn.outcome import State, WarmStart
 from coala_core.cvxnn.problem import ConvexProblem
 from coala_core.cvxnn.rows import RowPass
-from coala_core.cvxnn.system import cone_metric
+from coala_core.cvxnn.system import cone_metric, full_metric
 from coala_core.cvxnn.updates import relax, shrink_columns, small_residual, split_residual, take_step
 
 CONE_SCALE = 10.0  # tau^2 in units of d / trace(X'X)
@@ -56,8 +56,7 @@ class Sweeps:
     ) -> None:
         self.problem, self.lasso_weight, self.config, self.back_end = problem, lasso_weight, config, back_end
         self.tau2 = cone_scale_squared(problem)
-        # (d, P), of full size: NumPy takes twice as long to repeat a column along short rows.
-        self.metric = cone_metric(problem, self.tau2) + namespace_of(problem.spectrum).zeros(problem.shape[1:])
+        self.metric = full_metric(cone_metric(problem, self.tau2), problem.shape[2])  # (d, P)
         self.penalty = lasso_weight * (warm_start.penalty_ratio if warm_start else config.penalty or 1.0)
         self.done, self.refactorisations = 0, 0
         self._change: Array  # ||F u - F u_last||^2

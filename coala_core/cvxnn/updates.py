@@ -42,8 +42,6 @@ _JOIN = (
     "moved_first = first - (sum_step + difference_step) / root;"
     "moved_second = second - (sum_step - difference_step) / root;",
 )
-
-
 _STEP = (
     "T rotated, T metric, T coupling, T last, T scale, T quotient, T strength, T most",
     "T step",
